@@ -1,0 +1,106 @@
+"""ckptool opens PyTorch checkpoints without running them.
+
+    >>> from ckptool import open_checkpoint, overview
+    >>> with open_checkpoint("model.pt") as checkpoint:
+    ...     for one in overview(checkpoint).entries:
+    ...         print(one.name, one.role, one.entry.tensor.shape)
+
+The names below are loaded when they are first used: importing ckptool loads neither torch, numpy,
+typer nor rich.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ckptool.analysis.fingerprint import hash_tensor
+    from ckptool.analysis.overview import Overview, overview
+    from ckptool.checkpoint.entries import Entry
+    from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
+    from ckptool.classify.roles import ClassifiedEntry
+    from ckptool.errors import (
+        ArchiveError,
+        CkptoolError,
+        EntryNotFoundError,
+        InputError,
+        LimitExceededError,
+        MalformedCheckpointError,
+        NotACheckpointError,
+        PickleStreamError,
+        TensorError,
+        UnsupportedFormatError,
+    )
+    from ckptool.pickling.limits import Limits
+    from ckptool.tensors.refs import StorageRef, TensorRef
+    from ckptool.values import read_bytes, read_elements
+
+__all__ = [
+    "ArchiveError",
+    "Checkpoint",
+    "CkptoolError",
+    "ClassifiedEntry",
+    "Entry",
+    "EntryNotFoundError",
+    "InputError",
+    "LimitExceededError",
+    "Limits",
+    "MalformedCheckpointError",
+    "NotACheckpointError",
+    "Overview",
+    "PickleStreamError",
+    "StorageRef",
+    "TensorError",
+    "TensorRef",
+    "UnsupportedFormatError",
+    "hash_tensor",
+    "open_checkpoint",
+    "overview",
+    "read_bytes",
+    "read_elements",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    match name:
+        case "Checkpoint" | "open_checkpoint":
+            from ckptool.checkpoint import opening
+
+            return getattr(opening, name)
+        case "ClassifiedEntry":
+            from ckptool.classify.roles import ClassifiedEntry
+
+            return ClassifiedEntry
+        case "Entry":
+            from ckptool.checkpoint.entries import Entry
+
+            return Entry
+        case "Limits":
+            from ckptool.pickling.limits import Limits
+
+            return Limits
+        case "Overview" | "overview":
+            from ckptool.analysis import overview
+
+            return getattr(overview, name)
+        case "StorageRef" | "TensorRef":
+            from ckptool.tensors import refs
+
+            return getattr(refs, name)
+        case "hash_tensor":
+            from ckptool.analysis.fingerprint import hash_tensor
+
+            return hash_tensor
+        case "read_bytes" | "read_elements":
+            from ckptool import values
+
+            return getattr(values, name)
+    from ckptool import errors
+
+    return getattr(errors, name)
+
+
+def __dir__() -> list[str]:
+    return __all__

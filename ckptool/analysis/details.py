@@ -1,0 +1,61 @@
+"""Single entries in full: a tensor with its values and figures, or a leaf that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckptool.analysis.selection import find_entries
+from ckptool.analysis.statistics import Statistics, statistics, summary
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.classify.evidence import classify_by_evidence
+from ckptool.classify.roles import ClassifiedEntry
+from ckptool.tensors.refs import Strided
+
+__all__ = ["Detail", "details"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detail:
+    """One entry in full. `classified` is None for leaves that are no tensors.
+
+    `statistics` and `values` (text, summarised when large) are None where there are none: for
+    leaves, on the meta device, and for tensors made of several components.
+    """
+
+    entry: Entry
+    classified: ClassifiedEntry | None = None
+    statistics: Statistics | None = None
+    values: str | None = None
+
+
+def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
+    """Return the entries that names, paths or patterns mean, each once, in file order.
+
+    Raises EntryNotFoundError for one that nothing answers to.
+    """
+    classified = {id(one.entry): one for one in classify_by_evidence(checkpoint)}
+    by_name: dict[str, list[Entry]] = {}
+    for entry in checkpoint.entries:
+        place = checkpoint.locate(entry)
+        for name in {entry.path, place[1] if place else entry.path}:
+            by_name.setdefault(name, []).append(entry)
+    wanted = {
+        id(entry)
+        for name in names
+        for found in find_entries(list(by_name), name)
+        for entry in by_name[found]
+    }
+    return tuple(
+        _detail(entry, classified.get(id(entry)))
+        for entry in checkpoint.entries
+        if id(entry) in wanted
+    )
+
+
+def _detail(entry: Entry, classified: ClassifiedEntry | None) -> Detail:
+    tensor = entry.tensor
+    if tensor is None or not isinstance(tensor.data, Strided):
+        return Detail(entry, classified)
+    return Detail(entry, classified, statistics(tensor), summary(tensor))

@@ -1,0 +1,175 @@
+"""Bytes: per role, per storage, and what is stored without being used."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.classify.roles import ClassifiedEntry
+from ckptool.tensors.refs import Components, Strided, TensorRef, storages_of
+
+__all__ = ["Sizes", "StorageUse", "Total", "TotalName", "measure", "ties", "total_name"]
+
+TotalName: TypeAlias = Literal[
+    "parameters",
+    "persistent_buffers",
+    "non_persistent_buffers",
+    "stale_buffers",
+    "buffers_of_unknown_persistence",
+    "extra_state",
+    "unexpected",
+    "mismatched",
+    "missing_parameters",
+    "missing_persistent_buffers",
+    "missing_non_persistent_buffers",
+    "other_tensors",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many entries there are of one sort, and their bytes; shared bytes count once."""
+
+    count: int = 0
+    nbytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StorageUse:
+    """One storage: its bytes, those that tensors use, and the paths of these tensors."""
+
+    key: str
+    nbytes: int
+    used_bytes: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a checkpoint's bytes are for."""
+
+    totals: Mapping[TotalName, Total]
+    storages: tuple[StorageUse, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all storages."""
+        return sum(storage.nbytes for storage in self.storages)
+
+    @property
+    def used_bytes(self) -> int:
+        """The bytes that some tensor uses."""
+        return sum(storage.used_bytes for storage in self.storages)
+
+    @property
+    def unreferenced(self) -> tuple[str, ...]:
+        """The keys of storages that no tensor refers to."""
+        return tuple(storage.key for storage in self.storages if not storage.paths)
+
+
+def measure(checkpoint: Checkpoint, classified: Sequence[ClassifiedEntry]) -> Sizes:
+    """Add up the bytes of the entries inside the root per role, and look at all storages."""
+    return Sizes(_totals(classified), tuple(_storages(checkpoint)))
+
+
+def ties(entries: Iterable[Entry]) -> dict[int, tuple[str, ...]]:
+    """Return, by the id of an entry, the paths of those tied with it.
+
+    Tied is the same storage, dtype, offset, shape and stride; disjoint slices of one storage are
+    not, nor are tensors without elements.
+    """
+    groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        tensor = entry.tensor
+        if tensor is not None and isinstance(tensor.data, Strided) and 0 not in tensor.shape:
+            data = tensor.data
+            groups[data.storage.key, tensor.dtype, data.offset, tensor.shape, data.stride].append(
+                entry
+            )
+    return {
+        id(entry): tuple(other.path for other in group if other is not entry)
+        for group in groups.values()
+        if len(group) > 1
+        for entry in group
+    }
+
+
+def total_name(classified: ClassifiedEntry) -> TotalName:
+    """Return the total that an entry counts towards."""
+    if classified.role == "parameter":
+        return "parameters"
+    if classified.role == "extra-state":
+        return "extra_state"
+    if classified.role != "buffer":
+        return "other_tensors"
+    if classified.is_persistent is None:
+        return "buffers_of_unknown_persistence"
+    return "persistent_buffers" if classified.is_persistent else "non_persistent_buffers"
+
+
+def _totals(classified: Iterable[ClassifiedEntry]) -> dict[TotalName, Total]:
+    counts: dict[TotalName, int] = defaultdict(int)
+    nbytes: dict[TotalName, int] = defaultdict(int)
+    counted: set[tuple[object, ...]] = set()
+    for one in classified:
+        if one.name is None:
+            continue
+        name = total_name(one)
+        counts[name] += 1
+        for tensor in _parts(one.entry.tensor):
+            data = tensor.data
+            if isinstance(data, Strided):
+                place = (data.storage.key, data.offset, tensor.dtype, tensor.shape, data.stride)
+                if place in counted and tensor.nbytes:
+                    continue
+                counted.add(place)
+            nbytes[name] += tensor.nbytes
+    return {name: Total(counts[name], nbytes[name]) for name in counts}
+
+
+def _storages(checkpoint: Checkpoint) -> Iterator[StorageUse]:
+    users: dict[str, list[Entry]] = defaultdict(list)
+    for entry in checkpoint.entries:
+        if entry.tensor is not None:
+            for storage in storages_of(entry.tensor):
+                users[storage.key].append(entry)
+    for key, extent in checkpoint.extents.items():
+        entries = users.get(key, [])
+        used = _used_bytes(key, entries, extent.size)
+        yield StorageUse(key, extent.size, used, tuple(entry.path for entry in entries))
+
+
+def _used_bytes(key: str, entries: Sequence[Entry], size: int) -> int:
+    """The bytes of a storage that tensors use: the union of the runs that they span.
+
+    A tensor with gaps spans more than it uses; the sum of all elements then bounds the union.
+    """
+    runs: set[tuple[int, int]] = set()
+    elements: dict[tuple[object, ...], int] = {}
+    for entry in entries:
+        for tensor in _parts(entry.tensor):
+            data = tensor.data
+            if isinstance(data, Strided) and data.storage.key == key and tensor.nbytes:
+                start = data.offset * tensor.dtype.itemsize
+                runs.add((start, start + data.span_bytes(tensor.dtype, tensor.shape)))
+                elements[start, tensor.dtype, tensor.shape, data.stride] = tensor.nbytes
+    union = behind = 0
+    for start, end in sorted(runs):
+        union += max(0, end - max(start, behind))
+        behind = max(behind, end)
+    return min(union, sum(elements.values()), size)
+
+
+def _parts(tensor: TensorRef | None) -> Iterator[TensorRef]:
+    if tensor is None:
+        return
+    if isinstance(tensor.data, Components):
+        for part in tensor.data.parts:
+            if isinstance(part.value, TensorRef):
+                yield from _parts(part.value)
+    else:
+        yield tensor

@@ -1,0 +1,108 @@
+"""The figures of one tensor's values, gathered in two passes over chunks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ckptool.tensors.refs import TensorRef
+from ckptool.values import read_elements
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["HISTOGRAM_BINS", "Statistics", "statistics", "summary"]
+
+HISTOGRAM_BINS = 12
+_SUMMARISED_ABOVE = 1_000
+_EDGE_ITEMS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Figures over the finite values; `histogram` counts them in equal bins from least to most.
+
+    Complex numbers are measured by their magnitude. A figure of no values is None; `deviation` is
+    the standard deviation of the values as they are, not of a sample.
+    """
+
+    elements: int
+    nan: int
+    inf: int
+    zero: int
+    minimum: float | None
+    maximum: float | None
+    mean: float | None
+    deviation: float | None
+    histogram: tuple[int, ...]
+
+
+def statistics(tensor: TensorRef) -> Statistics | None:
+    """Return the figures of a tensor; None where its elements are no plain numbers."""
+    if tensor.dtype.kind in ("quantized", "bits") or tensor.dtype.name.endswith("_x2"):
+        return None
+    import numpy as np
+
+    elements = nan = inf = zero = finite = 0
+    low, high, total = math.inf, -math.inf, 0.0
+    for values in _magnitudes(tensor):
+        elements += values.size
+        nan += int(np.isnan(values).sum())
+        inf += int(np.isinf(values).sum())
+        zero += int((values == 0).sum())
+        values = values[np.isfinite(values)]
+        if values.size:
+            finite += values.size
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+            total += float(values.sum())
+    if not finite:
+        return Statistics(elements, nan, inf, zero, None, None, None, None, ())
+    mean = total / finite
+    squares = 0.0
+    counts = np.zeros(HISTOGRAM_BINS, np.int64)
+    for values in _magnitudes(tensor):
+        values = values[np.isfinite(values)]
+        squares += float(np.square(values - mean).sum())
+        if math.isfinite(high - low):
+            counts += np.histogram(values, HISTOGRAM_BINS, (low, high))[0]
+    return Statistics(
+        elements,
+        nan,
+        inf,
+        zero,
+        low,
+        high,
+        mean,
+        math.sqrt(squares / finite),
+        tuple(int(count) for count in counts),
+    )
+
+
+def summary(tensor: TensorRef) -> str:
+    """Return the values as text, the middle of large tensors left out and marked by dots."""
+    import numpy as np
+
+    chunks = list(read_elements(tensor))
+    flat = np.concatenate(chunks) if chunks else np.empty(0)
+    shape = (*tensor.shape, 2) if tensor.dtype.name == "complex32" else tensor.shape
+    return np.array2string(
+        flat.reshape(shape),
+        separator=", ",
+        threshold=_SUMMARISED_ABOVE,
+        edgeitems=_EDGE_ITEMS,
+        max_line_width=100,
+    )
+
+
+def _magnitudes(tensor: TensorRef) -> Iterator[NDArray[Any]]:
+    import numpy as np
+
+    for chunk in read_elements(tensor):
+        if tensor.dtype.name == "complex32":
+            yield np.hypot(chunk[0::2].astype(np.float64), chunk[1::2].astype(np.float64))
+        elif tensor.dtype.kind == "complex":
+            yield np.abs(chunk).astype(np.float64)
+        else:
+            yield chunk.astype(np.float64)

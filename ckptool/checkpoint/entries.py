@@ -1,0 +1,186 @@
+"""The tree as a flat list of entries, in file order: every tensor, and every leaf that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ckptool.checkpoint.keypath import KeyPath, display
+from ckptool.checkpoint.modules import is_module, mapping_of, members, sequence_of
+from ckptool.errors import LimitExceededError, TensorError
+from ckptool.formats.container import ModuleAttributes
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global, Node, Opaque, children
+from ckptool.tensors.arrays import read_array
+from ckptool.tensors.rebuild import explain
+from ckptool.tensors.refs import TensorRef, check_bounds
+
+__all__ = ["Cycle", "Entry", "list_entries"]
+
+_SCALARS = frozenset({bool, int, float, str, bytes, bytearray, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """A place where the tree leads back to one of its own containers, the one at `keys`."""
+
+    keys: KeyPath
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """One leaf of the tree with its key path.
+
+    Inside a whole module the path ends in a dotted attribute path, as the module's own
+    `state_dict()` would say it; `member` is then what the module keeps it as, and `module_type`
+    the class of the module that owns it.
+    """
+
+    keys: KeyPath
+    node: Node
+    member: Literal["parameter", "buffer", "attribute"] | None = None
+    is_persistent: bool | None = None
+    module_type: Global | None = None
+
+    @property
+    def path(self) -> str:
+        """The key path as it is shown."""
+        return display(self.keys)
+
+    @property
+    def tensor(self) -> TensorRef | None:
+        """The tensor, None for any other leaf."""
+        return self.node if type(self.node) is TensorRef else None
+
+
+@dataclass(slots=True, eq=False)
+class _Frame:
+    """A container on the way down: its entries to come, and the module that it belongs to."""
+
+    container: Node
+    keys: KeyPath
+    below: Iterator[Entry]
+    prefix: str | None = None
+
+
+def list_entries(
+    tree: Node,
+    script_classes: Mapping[Global, ModuleAttributes],
+    limits: Limits,
+    *,
+    above: KeyPath = (),
+) -> list[Entry]:
+    """Return the leaves of a tree in file order, every tensor checked against its storage.
+
+    `above` is the key path of the tree itself. Raises TensorError with the key path of a tensor
+    that reaches outside its storage or cannot be read, and LimitExceededError where sharing makes
+    more leaves than are read.
+    """
+    walk = _Walk(script_classes)
+    found: list[Entry] = []
+    frames = [_Frame(None, above, iter([Entry(above, tree)]))]
+    on_the_way: dict[int, KeyPath] = {}
+    while frames:
+        frame = frames[-1]
+        entry = next(frame.below, None)
+        if entry is None:
+            frames.pop()
+            on_the_way.pop(id(frame.container), None)
+            continue
+        if type(entry.node) is not TensorRef:
+            if id(entry.node) in on_the_way:
+                entry = Entry(entry.keys, Cycle(on_the_way[id(entry.node)]))
+            elif (inside := walk.into(entry, frame)) is not None:
+                frames.append(inside)
+                on_the_way[id(entry.node)] = entry.keys
+                continue
+        _check(entry)
+        found.append(entry)
+        if len(found) > limits.leaves:
+            raise LimitExceededError("leaves", allowed=limits.leaves, actual=len(found))
+    return found
+
+
+def _check(entry: Entry) -> None:
+    try:
+        if type(entry.node) is TensorRef:
+            check_bounds(entry.node)
+        elif type(entry.node) is Opaque and (error := explain(entry.node)):
+            raise error
+    except TensorError as error:
+        raise TensorError(
+            error.problem, key_path=entry.path, storage_key=error.storage_key
+        ) from error
+
+
+class _Walk:
+    """Which containers are walked into, and by which keys."""
+
+    __slots__ = ("_script_classes", "_without_tensors")
+
+    def __init__(self, script_classes: Mapping[Global, ModuleAttributes]) -> None:
+        self._script_classes = script_classes
+        self._without_tensors: set[int] = set()
+
+    def into(self, entry: Entry, frame: _Frame) -> _Frame | None:
+        """Return a frame for the entry's node; None where it is a leaf."""
+        node, keys = entry.node, entry.keys
+        if type(node) in _SCALARS:
+            return None
+        if is_module(node):
+            is_submodule = frame.prefix is not None and entry.member is None
+            prefix, base = (f"{keys[-1]}.", keys[:-1]) if is_submodule else ("", keys)
+            return _Frame(node, keys, self._members(node, base, prefix), prefix)
+        mapping = mapping_of(node)
+        if mapping:
+            return _Frame(
+                node, keys, (Entry((*keys, key), value) for key, value in mapping.items())
+            )
+        items = sequence_of(node)
+        if items and not all(type(item) in _SCALARS for item in items):
+            return _Frame(
+                node, keys, (Entry((*keys, index), item) for index, item in enumerate(items))
+            )
+        if type(node) is Opaque and mapping is None and self._holds_tensors(node):
+            return _Frame(node, keys, _parts(node, keys))
+        return None
+
+    def _members(self, module: Opaque, base: KeyPath, prefix: str) -> Iterator[Entry]:
+        for member in members(module, self._script_classes):
+            keys = (*base, prefix + member.name)
+            if member.kind == "module":
+                if member.node is not None:
+                    yield Entry(keys, member.node)
+            # A buffer or parameter registered as None is a name without a tensor.
+            elif member.node is not None or member.kind == "attribute":
+                yield Entry(keys, member.node, member.kind, member.is_persistent, module.type)
+
+    def _holds_tensors(self, node: Opaque) -> bool:
+        if read_array(node) is not None:
+            return False
+        seen = {id(node)}
+        pending = [node]
+        while pending:
+            for child in children(pending.pop()):
+                if type(child) is TensorRef:
+                    return True
+                if type(child) not in _SCALARS and id(child) not in seen:
+                    seen.add(id(child))
+                    if id(child) not in self._without_tensors:
+                        pending.append(child)
+        self._without_tensors |= seen
+        return False
+
+
+def _parts(node: Opaque, keys: KeyPath) -> Iterator[Entry]:
+    """What an object with tensors in it holds: its attributes by name, its arguments by number."""
+    for index, argument in enumerate(node.args):
+        yield Entry((*keys, index), argument)
+    if type(node.state) is dict:
+        for name, value in node.state.items():
+            yield Entry((*keys, name), value)
+    elif node.has_state:
+        yield Entry((*keys, "__setstate__"), node.state)
+    for index, item in enumerate(node.added or ()):
+        yield Entry((*keys, index), item)

@@ -1,0 +1,169 @@
+"""A path to a `Checkpoint`: the container read, its entries listed, its root chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ckptool.checkpoint.entries import Entry, list_entries
+from ckptool.checkpoint.keypath import KeyPath, name_within
+from ckptool.checkpoint.modules import mapping_of
+from ckptool.checkpoint.roots import Root, TrainingState, choose_root, find_root, survey
+from ckptool.errors import CkptoolError, NotACheckpointError
+from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.sniff import read_container
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.sources import Extent, FileSource
+
+__all__ = ["Checkpoint", "open_checkpoint"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """An open checkpoint: everything that its directory and its pickles say.
+
+    It holds the file open, so that values can be read later; use it as a context manager, or
+    `close` it. `root` is the chosen state_dict, None where several of `roots` fit equally well.
+    """
+
+    source: FileSource
+    container: Container
+    entries: tuple[Entry, ...]
+    roots: tuple[Root, ...]
+    root: Root | None
+    training: tuple[TrainingState, ...]
+
+    @property
+    def path(self) -> Path:
+        """The path that it was opened by."""
+        return self.source.path
+
+    @property
+    def format(self) -> str:
+        """The format's name, as the JSON says it."""
+        return self.container.format
+
+    @property
+    def files(self) -> tuple[FileFacts, ...]:
+        """The files it is kept in."""
+        return (self.container.file,)
+
+    @property
+    def extents(self) -> Mapping[str, Extent]:
+        """Where the file keeps which storage key."""
+        return self.container.extents
+
+    @property
+    def globals(self) -> tuple[Global, ...]:
+        """The names in its pickles, in the order of their first use."""
+        return self.container.globals
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know, though it is no error."""
+        if self.root is None and self.roots:
+            fits = ", ".join(root.path or "the top" for root in self.roots)
+            return (*self.container.warnings, f"several roots fit: {fits}; choose one with --root")
+        return self.container.warnings
+
+    def locate(self, entry: Entry) -> tuple[Root, str] | None:
+        """Return the root that an entry is in and its name there, None where it is outside.
+
+        Where no root is chosen each of them counts.
+        """
+        for root in (self.root,) if self.root is not None else self.roots:
+            name = name_within(root.keys, entry.keys)
+            if name is not None and self.training_of(entry) is None:
+                return root, _name_of_pair(root, entry.keys) or name
+        return None
+
+    def training_of(self, entry: Entry) -> TrainingState | None:
+        """Return the training state that an entry is part of."""
+        for state in self.training:
+            if entry.keys[: len(state.keys)] == state.keys:
+                return state
+        return None
+
+    def metadata_of(self, root: Root) -> Mapping[str, Node]:
+        """Return a state_dict's `_metadata`: a table per module path; empty where it has none."""
+        if type(root.node) is Opaque and type(root.node.state) is dict:
+            return mapping_of(root.node.state.get("_metadata")) or {}
+        return {}
+
+    def close(self) -> None:
+        """Give the file back."""
+        self.source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_checkpoint(
+    path: str | Path, *, root: str | None = None, limits: Limits | None = None
+) -> Checkpoint:
+    """Open a checkpoint without running it.
+
+    `root` is the displayed key path of the subtree to take as the state_dict. Only the directory
+    and the pickles are read. Raises CkptoolError with `path` set.
+    """
+    path = Path(path)
+    limits = limits or Limits()
+    try:
+        if path.is_dir():
+            raise _refuse_directory(path)
+        return _open(FileSource(path), root, limits)
+    except CkptoolError as error:
+        error.path = path
+        raise
+
+
+def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
+    try:
+        container = read_container(source, limits)
+        entries = list_entries(container.tree, container.script_classes, limits)
+        for name, tree in container.beside.items():
+            entries += list_entries(tree, container.script_classes, limits, above=(name,))
+        found = survey(container.tree)
+        chosen = choose_root(found.roots) if root is None else find_root(container.tree, root)
+    except BaseException:
+        source.close()
+        raise
+    roots = found.roots
+    if chosen is not None:
+        known = next((other for other in roots if other.keys == chosen.keys), None)
+        roots = roots if known else (*roots, chosen)
+        chosen = known or chosen
+    return Checkpoint(source, container, tuple(entries), roots, chosen, found.training)
+
+
+def _name_of_pair(root: Root, keys: KeyPath) -> str | None:
+    """The name in a list of `(name, tensor)` pairs, where the key path only counts them."""
+    inside = keys[len(root.keys) :]
+    if type(root.node) not in (list, tuple) or len(inside) != 2 or inside[1] != 1:
+        return None
+    name = root.node[inside[0]][0]
+    return name if type(name) is str else None
+
+
+def _refuse_directory(path: Path) -> NotACheckpointError:
+    names = {child.name for child in path.iterdir()}
+    if ".metadata" in names:
+        return NotACheckpointError("a torch.distributed.checkpoint directory, not read yet")
+    if "data.pkl" in names:
+        return NotACheckpointError(
+            "an unpacked one",
+            hint=f"zip it again: cd {path.parent} && zip -0 -r new.pt {path.name}",
+        )
+    return NotACheckpointError("a directory", hint="name the file inside it")

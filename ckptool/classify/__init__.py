@@ -1,0 +1,1 @@
+"""What each entry is, with the evidence that says so."""

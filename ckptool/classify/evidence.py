@@ -1,0 +1,274 @@
+"""What the file itself says of its tensors, without a model.
+
+Each rule looks at one kind of evidence; the first that has a word decides, strongest first in
+`_RULES`. Nothing said is the role `tensor` with evidence `none`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.keypath import KeyPath
+from ckptool.checkpoint.modules import mapping_of, sequence_of
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.checkpoint.roots import Root
+from ckptool.classify.roles import ClassifiedEntry, Evidence, Role, Use
+from ckptool.pickling.nodes import Node
+from ckptool.tensors.refs import TensorRef
+
+__all__ = ["classify_by_evidence"]
+
+_STATISTICS = ("running_mean", "running_var")
+_COUNTER = "num_batches_tracked"
+# torch.nn.modules.batchnorm: since version 2 the counter is part of the state.
+_COUNTED_SINCE_VERSION = 2
+_EXTRA_STATE = "_extra_state"
+_WITHOUT_A_ROLE: Final = ("bool", "int", "uint")
+
+
+class Verdict(NamedTuple):
+    """One rule's word on one entry."""
+
+    role: Role
+    evidence: Evidence
+    is_certain: bool
+    is_persistent: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scope:
+    """What the rules know besides the entry: the names of its root and their metadata."""
+
+    names: Mapping[str, TensorRef]
+    metadata: Mapping[str, Node]
+    optimized: frozenset[str]
+
+
+_UNKNOWN: Final = Verdict("tensor", "none", False)
+
+Rule = Callable[[Entry, str, _Scope], Verdict | None]
+
+
+def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
+    """Say of every tensor and extra state of a checkpoint what it is, in file order."""
+    located = [
+        (entry, checkpoint.locate(entry))
+        for entry in checkpoint.entries
+        if type(entry.node) is TensorRef or _is_extra_state(entry)
+    ]
+    scopes: dict[KeyPath, _Scope] = {}
+    for root in checkpoint.roots:
+        names = {
+            place[1]: entry.node
+            for entry, place in located
+            if place is not None and place[0] is root and type(entry.node) is TensorRef
+        }
+        scopes[root.keys] = _scope(checkpoint, root, names)
+    return tuple(
+        _outside(checkpoint, entry)
+        if place is None
+        else _inside(entry, place[1], scopes[place[0].keys])
+        for entry, place in located
+    )
+
+
+def _inside(entry: Entry, name: str, scope: _Scope) -> ClassifiedEntry:
+    for rule in _RULES:
+        verdict = rule(entry, name, scope)
+        if verdict is not None:
+            use = _use(name, entry.tensor) if verdict.role == "buffer" else None
+            return ClassifiedEntry(entry, name, *verdict, use)
+    return ClassifiedEntry(entry, name, *_UNKNOWN)
+
+
+def _outside(checkpoint: Checkpoint, entry: Entry) -> ClassifiedEntry:
+    state = checkpoint.training_of(entry)
+    if state is not None and state.kind == "optimizer":
+        return ClassifiedEntry(entry, None, "optimizer", "optimizer", True)
+    for rule in (_by_module, _by_type_tag):
+        verdict = rule(entry, "", _NOWHERE)
+        if verdict is not None:
+            return ClassifiedEntry(entry, None, *verdict)
+    return ClassifiedEntry(entry, None, *_UNKNOWN)
+
+
+# The rules -------------------------------------------------------------------------------------
+
+
+def _by_module(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+    """A module that was saved whole keeps its parameters and buffers apart."""
+    if entry.member is None:
+        return None
+    if entry.member == "attribute":
+        return Verdict("tensor", "module", True)
+    persistent = entry.is_persistent if entry.member == "buffer" else None
+    return Verdict(entry.member, "module", True, persistent)
+
+
+def _by_type_tag(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+    """An `nn.Buffer` saved as such is one; a Parameter may have been registered as a buffer."""
+    tensor = entry.tensor
+    if tensor is None:
+        return None
+    if tensor.saved_as == "buffer":
+        return Verdict("buffer", "type-tag", True, tensor.is_persistent)
+    if tensor.saved_as == "parameter":
+        return Verdict("parameter", "type-tag", False)
+    return None
+
+
+def _by_extra_state(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+    """`Module.state_dict` puts what `get_extra_state` gives under this name."""
+    return Verdict("extra-state", "name", False) if _is_extra_state(entry) else None
+
+
+def _by_metadata(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+    """The versions of modules: a normalisation that counts batches has version 2 or later."""
+    module, leaf = _split(name)
+    if leaf not in (*_STATISTICS, _COUNTER) or not _has_statistics(module, scope):
+        return None
+    facts = mapping_of(scope.metadata.get(module)) or {}
+    version = facts.get("version")
+    if isinstance(version, int) and version >= _COUNTED_SINCE_VERSION:
+        return Verdict("buffer", "metadata", False, True)
+    return None
+
+
+def _by_statistics(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+    """Mean and variance under one module, or a 0-d integer counter, are normalisation state."""
+    module, leaf = _split(name)
+    if leaf in _STATISTICS and _has_statistics(module, scope):
+        return Verdict("buffer", "name", False, True)
+    if leaf == _COUNTER and scope.names[name].shape == ():
+        return Verdict("buffer", "name", False, True)
+    return None
+
+
+def _by_dtype(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+    """Integers and booleans have no gradients, so hardly a parameter has such a dtype."""
+    tensor = entry.tensor
+    if tensor is not None and tensor.dtype.kind in _WITHOUT_A_ROLE:
+        return Verdict("buffer", "name", False, True)
+    return None
+
+
+def _by_optimizer(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+    """What an optimizer of the same file updates is a parameter."""
+    return Verdict("parameter", "optimizer", False) if name in scope.optimized else None
+
+
+_RULES: Final[tuple[Rule, ...]] = (
+    _by_module,
+    _by_type_tag,
+    _by_extra_state,
+    _by_optimizer,
+    _by_metadata,
+    _by_statistics,
+    _by_dtype,
+)
+
+
+# What the rules know ---------------------------------------------------------------------------
+
+_NOWHERE = _Scope({}, {}, frozenset())
+
+
+def _scope(checkpoint: Checkpoint, root: Root, names: Mapping[str, TensorRef]) -> _Scope:
+    scope = _Scope(names, checkpoint.metadata_of(root), frozenset())
+    return replace(scope, optimized=_optimized(checkpoint, scope))
+
+
+def _optimized(checkpoint: Checkpoint, scope: _Scope) -> frozenset[str]:
+    """The names of a root that the optimizers of the file say they update."""
+    found: set[str] = set()
+    for state in checkpoint.training:
+        if state.kind == "optimizer":
+            optimizer = mapping_of(_node_at(checkpoint.container.tree, state.keys)) or {}
+            named = _named(optimizer)
+            found |= named & scope.names.keys() if named else _aligned(optimizer, scope)
+    return frozenset(found)
+
+
+def _named(optimizer: Mapping[Node, Node]) -> set[str]:
+    """`param_names`, which an optimizer built from `named_parameters()` keeps."""
+    return {
+        name
+        for group in _groups(optimizer)
+        for name in sequence_of(group.get("param_names")) or ()
+        if isinstance(name, str)
+    }
+
+
+def _aligned(optimizer: Mapping[Node, Node], scope: _Scope) -> set[str]:
+    """Names found by shape: an optimizer counts its parameters in the order of the model.
+
+    It says something only where the tensors that no other rule calls a buffer are as many as the
+    optimizer's parameters, and have the shapes of its state one by one.
+    """
+    rest = [
+        name
+        for name, tensor in scope.names.items()
+        if not any(rule(Entry((), tensor), name, scope) for rule in _BUFFER_RULES)
+    ]
+    indices = [
+        index for group in _groups(optimizer) for index in sequence_of(group.get("params")) or ()
+    ]
+    state = mapping_of(optimizer.get("state")) or {}
+    if len(indices) != len(rest) or not state:
+        return set()
+    for name, index in zip(rest, indices, strict=True):
+        moments = mapping_of(state.get(index)) or {}
+        shapes = {
+            moment.shape
+            for moment in moments.values()
+            if type(moment) is TensorRef and moment.shape
+        }
+        if shapes and scope.names[name].shape not in shapes:
+            return set()
+    return set(rest)
+
+
+_BUFFER_RULES: Final[tuple[Rule, ...]] = (_by_metadata, _by_statistics, _by_dtype)
+
+
+def _groups(optimizer: Mapping[Node, Node]) -> Iterator[Mapping[Node, Node]]:
+    for group in sequence_of(optimizer.get("param_groups")) or ():
+        yield mapping_of(group) or {}
+
+
+def _node_at(tree: Node, keys: Iterable[object]) -> Node:
+    for key in keys:
+        mapping = mapping_of(tree)
+        tree = mapping[key] if mapping is not None else (sequence_of(tree) or ())[int(str(key))]
+    return tree
+
+
+def _has_statistics(module: str, scope: _Scope) -> bool:
+    mean, variance = (
+        scope.names.get(f"{module}.{leaf}" if module else leaf) for leaf in _STATISTICS
+    )
+    return mean is not None and variance is not None and mean.shape == variance.shape
+
+
+def _is_extra_state(entry: Entry) -> bool:
+    key = entry.keys[-1] if entry.keys else None
+    return isinstance(key, str) and _split(key)[1] == _EXTRA_STATE
+
+
+def _split(name: str) -> tuple[str, str]:
+    module, _, leaf = name.rpartition(".")
+    return module, leaf
+
+
+def _use(name: str, tensor: TensorRef | None) -> Use | None:
+    leaf = _split(name)[1]
+    if leaf in _STATISTICS:
+        return "statistics"
+    if leaf == _COUNTER:
+        return "counter"
+    if tensor is not None and tensor.dtype.kind == "bool":
+        return "mask"
+    return None

@@ -1,0 +1,89 @@
+"""The program: its commands, and what its exit codes mean.
+
+0 is done with nothing found, 1 findings or differences, 2 anything that kept a command from doing
+its job, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ckptool.cli import reading
+from ckptool.cli.output import print_error, print_json
+from ckptool.errors import CkptoolError
+
+__all__ = ["app", "main"]
+
+_FAILED = 2
+_INTERRUPTED = 130
+
+
+class _Program(TyperGroup):
+    """Turns what goes wrong into one line and an exit code, as a process and under test."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        is_process = extra.get("standalone_mode", True)
+        extra["standalone_mode"] = False
+        if not is_process:
+            return super().main(*args, **extra)
+        try:
+            code = super().main(*args, **extra)
+        except typer.TyperException as error:
+            print_error(error.format_message(), "ckptool --help")
+            code = _FAILED
+        except (KeyboardInterrupt, typer.Abort):
+            code = _INTERRUPTED
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except CkptoolError as error:
+            if "--json" in arguments:
+                from ckptool.render.json import error_document
+
+                print_json(error_document(error))
+            print_error(str(error), error.hint)
+            raise typer.Exit(_FAILED) from error
+
+
+app = typer.Typer(
+    name="ckptool",
+    cls=_Program,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("inspect")(reading.inspect)
+app.command("list")(reading.list_tensors)
+app.command("show")(reading.show)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"ckptool {version('ckptool')}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Open any PyTorch checkpoint without running it."""
+
+
+def main() -> None:
+    """Run the program on the arguments of the process."""
+    app()

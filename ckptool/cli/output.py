@@ -1,0 +1,60 @@
+"""The one place that prints: data on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from ckptool.render.escape import visible
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+__all__ = ["print_error", "print_json", "print_lines", "print_rich", "print_warnings"]
+
+# Wide enough that nothing is wrapped or cut where no terminal says how wide it is.
+_PIPE_WIDTH = 100_000
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Write lines of data; what the output's encoding does not have is escaped."""
+    sys.stdout.writelines(lines)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON document."""
+    from ckptool.render.json import dumps
+
+    sys.stdout.write(dumps(document) + "\n")
+
+
+def print_rich(renderable: RenderableType, *, no_color: bool) -> None:
+    """Write for a person: as wide as the terminal, or without any width in a pipe."""
+    from rich.console import Console
+
+    console = Console(
+        no_color=no_color or None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=False,
+    )
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    with console.capture() as captured:
+        console.print(renderable)
+    # A table fills its lines with blanks up to its width; nobody wants them in a pipe.
+    sys.stdout.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Write what a user should know, though it is no error."""
+    sys.stderr.writelines(f"warning: {visible(warning)}\n" for warning in warnings)
+
+
+def print_error(message: str, hint: str | None = None) -> None:
+    """Write one line, and behind a blank line what can be done."""
+    sys.stderr.write(f"error: {visible(message)}\n")
+    if hint:
+        sys.stderr.write(f"\nhint: {visible(hint)}\n")

@@ -1,0 +1,132 @@
+"""`inspect`, `list` and `show`: commands that only read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from ckptool.analysis.overview import Overview, overview
+from ckptool.checkpoint.opening import open_checkpoint
+from ckptool.cli.options import AsJson, Match, NoColor, PathArgument, RoleOption, RootOption
+from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings
+
+__all__ = ["inspect", "list_tensors", "show"]
+
+Sort = Annotated[
+    Literal["file", "name", "bytes"],
+    typer.Option("--sort", help="The order of the tensors; by default that of the file."),
+]
+Sha256 = Annotated[
+    bool, typer.Option("--sha256", help="Add content hashes and the fingerprint of the root.")
+]
+
+
+def inspect(
+    path: PathArgument,
+    root: RootOption = None,
+    match: Match = None,
+    role: RoleOption = None,
+    sort: Sort = "file",
+    sha256: Sha256 = False,
+    tree: Annotated[bool, typer.Option("--tree", help="Show the tensors as a tree.")] = False,
+    unfold: Annotated[
+        bool, typer.Option("--all", help="Unfold repeated layers, list every leaf.")
+    ] = False,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Say what a checkpoint is and what every tensor in it is.
+
+    Nothing in the file is run, and no tensor data is read.
+
+    Examples:
+
+      ckptool inspect model.pt
+
+      ckptool inspect last.ckpt --root state_dict --match '*.bn*'
+
+      ckptool inspect model.pt --json | jq .totals
+    """
+    with open_checkpoint(path, root=root) as checkpoint:
+        result = overview(
+            checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
+        )
+        if as_json:
+            _print_overview(result, "inspect")
+        else:
+            from ckptool.render.text import inspection
+
+            print_rich(inspection(result, unfold=unfold, as_tree=tree), no_color=no_color)
+            print_warnings(checkpoint.warnings)
+
+
+def list_tensors(
+    path: PathArgument,
+    root: RootOption = None,
+    match: Match = None,
+    role: RoleOption = None,
+    sort: Sort = "file",
+    sha256: Sha256 = False,
+    as_json: AsJson = False,
+    no_color: NoColor = False,  # noqa: ARG001 - for scripts that pass it to every command
+) -> None:
+    """List the tensors of a checkpoint, one line each: path, role, dtype, shape, bytes.
+
+    The columns are separated by tabs; --sha256 adds one with content hashes.
+
+    Examples:
+
+      ckptool list model.pt | sort -t$'\\t' -k5 -n | tail
+
+      ckptool list model.safetensors --sha256
+    """
+    with open_checkpoint(path, root=root) as checkpoint:
+        result = overview(
+            checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
+        )
+        if as_json:
+            _print_overview(result, "list")
+        else:
+            from ckptool.render.listing import listing
+
+            print_lines(listing(result))
+            print_warnings(checkpoint.warnings)
+
+
+def show(
+    path: PathArgument,
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help="Names in the root, paths, or patterns of either."),
+    ],
+    root: RootOption = None,
+    as_json: AsJson = False,
+    no_color: NoColor = False,
+) -> None:
+    """Show tensors: facts, figures, a histogram and the values; or a leaf that is none, whole.
+
+    Examples:
+
+      ckptool show model.pt bn.running_var
+
+      ckptool show last.ckpt hyper_parameters epoch
+    """
+    from ckptool.analysis.details import details
+
+    with open_checkpoint(path, root=root) as checkpoint:
+        found = details(checkpoint, names)
+        if as_json:
+            from ckptool.render.json import details_document
+
+            print_json(details_document(checkpoint, found))
+        else:
+            from ckptool.render.showing import details_view
+
+            print_rich(details_view(found), no_color=no_color)
+
+
+def _print_overview(result: Overview, command: str) -> None:
+    from ckptool.render.json import overview_document
+
+    print_json(overview_document(result, command))

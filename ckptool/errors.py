@@ -1,0 +1,152 @@
+"""Everything that can be wrong with an input, as one tree of exceptions.
+
+    CkptoolError                       message, path, hint
+    ├── UnsupportedFormatError         recognised but not handled: found, supported
+    ├── NotACheckpointError            what it really is: found
+    ├── MalformedCheckpointError       the file breaks its own format
+    │   ├── ArchiveError               record, offset
+    │   ├── PickleStreamError          offset, opcode, breaks_off
+    │   └── TensorError                key_path, storage_key
+    ├── LimitExceededError             limit, allowed, actual
+    ├── EntryNotFoundError             wanted, candidates
+    └── InputError                     the file cannot be read at all
+
+The fields come first and the sentence is built from them. Programming errors stay built-in
+exceptions.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = [
+    "ArchiveError",
+    "CkptoolError",
+    "EntryNotFoundError",
+    "InputError",
+    "LimitExceededError",
+    "MalformedCheckpointError",
+    "NotACheckpointError",
+    "PickleStreamError",
+    "TensorError",
+    "UnsupportedFormatError",
+]
+
+
+class CkptoolError(Exception):
+    """An input that ckptool cannot do its job on: one line, and a hint where there is one."""
+
+    def __init__(self, message: str, *, path: Path | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.path is None else f"{self.path}: {self.message}"
+
+    @property
+    def kind(self) -> str:
+        """The class name without `Error`, in kebab case, as the JSON says it."""
+        name = type(self).__name__.removesuffix("Error")
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+class InputError(CkptoolError):
+    """The file is not there, or the system does not let it be read."""
+
+
+class UnsupportedFormatError(CkptoolError):
+    """A checkpoint of a format that is recognised but not handled."""
+
+    def __init__(
+        self, found: str, *, supported: Sequence[str] = (), hint: str | None = None
+    ) -> None:
+        also = f"; it reads {', '.join(supported)}" if supported else ""
+        super().__init__(f"{found} is not a format that ckptool reads{also}", hint=hint)
+        self.found = found
+        self.supported = tuple(supported)
+
+
+class NotACheckpointError(CkptoolError):
+    """Something other than a checkpoint; `found` says what."""
+
+    def __init__(self, found: str, *, hint: str | None = None) -> None:
+        super().__init__(f"not a checkpoint: {found}", hint=hint)
+        self.found = found
+
+
+class MalformedCheckpointError(CkptoolError):
+    """A checkpoint that breaks the rules of its own format."""
+
+
+class ArchiveError(MalformedCheckpointError):
+    """The container contradicts itself; `offset` is in bytes from the start of the file."""
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        record: str | None = None,
+        offset: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        where = f"record {record!r}: " if record is not None else ""
+        at = f" (at byte {offset})" if offset is not None else ""
+        super().__init__(f"{where}{problem}{at}", hint=hint)
+        self.record = record
+        self.offset = offset
+
+
+class PickleStreamError(MalformedCheckpointError):
+    """A pickle that breaks off or does what no pickle may; `offset` is in bytes from its start."""
+
+    def __init__(
+        self, problem: str, *, offset: int, opcode: str | None = None, breaks_off: bool = False
+    ) -> None:
+        by = f"{opcode} " if opcode is not None else ""
+        super().__init__(f"pickle: {by}{problem} (at byte {offset} of the pickle)")
+        self.offset = offset
+        self.opcode = opcode
+        self.breaks_off = breaks_off
+
+
+class TensorError(MalformedCheckpointError):
+    """A tensor that the file describes wrongly; `key_path` is its displayed path."""
+
+    def __init__(
+        self, problem: str, *, key_path: str | None = None, storage_key: str | None = None
+    ) -> None:
+        entry = f"tensor {key_path!r}: " if key_path is not None else ""
+        super().__init__(f"{entry}{problem}")
+        self.problem = problem
+        self.key_path = key_path
+        self.storage_key = storage_key
+
+
+class LimitExceededError(CkptoolError):
+    """The file asks for more than a reader should spend on it."""
+
+    def __init__(self, limit: str, *, allowed: int, actual: int) -> None:
+        super().__init__(f"more {limit} than are read: {actual:,} (at most {allowed:,})")
+        self.limit = limit
+        self.allowed = allowed
+        self.actual = actual
+
+
+class EntryNotFoundError(CkptoolError):
+    """A name, pattern, role or root that nothing in the file answers to."""
+
+    def __init__(
+        self, wanted: str, *, candidates: Sequence[str] = (), hint: str | None = None
+    ) -> None:
+        if hint is None and candidates:
+            hint = f"close: {', '.join(candidates)}"
+        super().__init__(f"nothing matches {wanted}", hint=hint)
+        self.wanted = wanted
+        self.candidates = tuple(candidates)

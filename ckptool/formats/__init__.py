@@ -1,0 +1,1 @@
+"""Containers: one module per format, and `sniff`, which picks by content."""

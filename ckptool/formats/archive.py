@@ -1,0 +1,278 @@
+"""Zip archives as PyTorch writes them: the directory, and the bytes of one record.
+
+The standard library's `zipfile` is not used: it takes the directory's word where a local header
+says otherwise, lets records overlap, and calls an unrecorded CRC a bad one. The numbers are those
+of PKWARE's APPNOTE 6.3.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ckptool.errors import ArchiveError, LimitExceededError
+from ckptool.pickling.limits import Limits
+from ckptool.sources import Extent, Source
+
+__all__ = ["LOCAL_MAGIC", "Archive", "has_directory", "read_archive", "read_record"]
+
+LOCAL_MAGIC: Final = b"PK\x03\x04"
+_CENTRAL_MAGIC = b"PK\x01\x02"
+_END_MAGIC = b"PK\x05\x06"
+_END64_MAGIC = b"PK\x06\x06"
+_LOCATOR64_MAGIC = b"PK\x06\x07"
+
+_LOCAL = struct.Struct("<4s5H3I2H")
+_CENTRAL = struct.Struct("<4s6H3I5H2I")
+_END = struct.Struct("<4s4H2IH")
+_LOCATOR64 = struct.Struct("<4sIQI")
+_END64 = struct.Struct("<4sQ2H2I4Q")
+
+_LONGEST_COMMENT = 0xFFFF
+_IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
+_ZIP64_EXTRA = 1
+_STORED, _DEFLATED = 0, 8
+_ENCRYPTED, _DESCRIPTOR_FOLLOWS = 0x1, 0x8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Archive:
+    """The records of an archive by their names inside its top folder, in directory order.
+
+    `name` is that folder, None where the records do not share one; they then have their full
+    names.
+    """
+
+    name: str | None
+    records: Mapping[str, Extent]
+    warnings: tuple[str, ...]
+
+
+class _Header(NamedTuple):
+    """What the directory says of one record; `offset` is that of its local header."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    stored_size: int
+    size: int
+    offset: int
+
+
+def has_directory(source: Source) -> bool:
+    """Whether the file ends as a zip archive does."""
+    return _find_end(source) is not None
+
+
+def read_archive(source: Source) -> Archive:
+    """Read the directory and hold every local header against it.
+
+    Raises ArchiveError where records disagree with the directory, overlap, or share a name.
+    """
+    offset, size, count = _locate_directory(source)
+    headers = _read_directory(source.read(offset, size), count)
+    records: dict[str, Extent] = {}
+    behind = 0
+    for header in sorted(headers, key=lambda header: header.offset):
+        name = _text(header.name)
+        start = _check_local_header(source, header)
+        if header.offset < behind:
+            raise ArchiveError("overlaps the record before it", record=name, offset=header.offset)
+        behind = start + header.stored_size
+        if name in records:
+            raise ArchiveError("is in the archive twice", record=name, offset=header.offset)
+        records[name] = Extent(
+            source,
+            start,
+            header.size,
+            header.stored_size,
+            header.method == _DEFLATED,
+            # 0 stands for "not recorded" (torch.serialization.set_crc32_options(False)).
+            header.crc or (None if header.size else 0),
+        )
+    if behind > offset:
+        raise ArchiveError("the records reach into the directory", offset=offset)
+    top = {name.partition("/")[0] for name in records if "/" in name}
+    is_shared = len(top) == 1 and all("/" in name for name in records)
+    in_order = {_text(header.name): records[_text(header.name)] for header in headers}
+    warnings = _warnings(headers)
+    if not is_shared:
+        return Archive(None, in_order, warnings)
+    folder = top.pop()
+    inside = {name[len(folder) + 1 :]: extent for name, extent in in_order.items()}
+    return Archive(folder, inside, warnings)
+
+
+def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> bytes:
+    """Return a record's content, inflated where it is deflated, its CRC checked where recorded.
+
+    `most` bounds the size in bytes, by default to that of a pickle.
+    """
+    most = limits.pickle_bytes if most is None else most
+    if extent.size > most:
+        raise LimitExceededError("bytes in one record", allowed=most, actual=extent.size)
+    data = extent.source.read(extent.offset, extent.stored_size)
+    if extent.is_deflated:
+        data = _inflate(data, extent, limits)
+    if extent.crc is not None and zlib.crc32(data) != extent.crc:
+        raise ArchiveError("its bytes do not have the CRC that is recorded", offset=extent.offset)
+    return data
+
+
+def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
+    if extent.size > limits.inflation * extent.stored_size + 1024:
+        raise LimitExceededError(
+            "bytes per deflated byte",
+            allowed=limits.inflation,
+            actual=extent.size // max(1, extent.stored_size),
+        )
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        content = inflater.decompress(data, extent.size + 1)
+    except zlib.error as error:
+        raise ArchiveError(f"cannot be inflated: {error}", offset=extent.offset) from error
+    if len(content) != extent.size:
+        raise ArchiveError("inflates to another size than is recorded", offset=extent.offset)
+    return content
+
+
+def _find_end(source: Source) -> int | None:
+    """The offset of the end record: its comment, if any, fills the rest of the file."""
+    length = min(source.size, _END.size + _LONGEST_COMMENT)
+    tail = source.read(source.size - length, length)
+    at = len(tail) - _END.size
+    while at >= 0 and (at := tail.rfind(_END_MAGIC, 0, at + len(_END_MAGIC))) >= 0:
+        if at + _END.size <= len(tail):
+            (*_, comment_length) = _END.unpack_from(tail, at)
+            if at + _END.size + comment_length == len(tail):
+                return source.size - length + at
+        at -= 1
+    return None
+
+
+def _locate_directory(source: Source) -> tuple[int, int, int]:
+    """The directory's offset and size in bytes, and how many records it has."""
+    end = _find_end(source)
+    if end is None:
+        raise ArchiveError("cut short: the directory at the end of the archive is not there")
+    _, disk, start_disk, _, count, size, offset, _ = _END.unpack(source.read(end, _END.size))
+    if (disk, start_disk) not in ((0, 0), (_IN_EXTRA_16, _IN_EXTRA_16)):
+        raise ArchiveError("the archive is split over several files", offset=end)
+    if end >= _LOCATOR64.size:
+        magic, _, end64, _ = _LOCATOR64.unpack(source.read(end - _LOCATOR64.size, _LOCATOR64.size))
+        if magic == _LOCATOR64_MAGIC:
+            *_, count64, size64, offset64 = _read_end64(source, end64)
+            _agree("number of records", count, count64, _IN_EXTRA_16)
+            _agree("size of the directory", size, size64, _IN_EXTRA_32)
+            _agree("offset of the directory", offset, offset64, _IN_EXTRA_32)
+            count, size, offset = count64, size64, offset64
+    if offset + size > end:
+        raise ArchiveError("the directory does not end before its end record", offset=end)
+    return offset, size, count
+
+
+def _read_end64(source: Source, offset: int) -> tuple[int, ...]:
+    if offset + _END64.size > source.size:
+        raise ArchiveError("the ZIP64 end record is not in the file", offset=offset)
+    magic, *fields = _END64.unpack(source.read(offset, _END64.size))
+    if magic != _END64_MAGIC:
+        raise ArchiveError("the ZIP64 end record is not where it should be", offset=offset)
+    return tuple(fields)
+
+
+def _agree(what: str, short: int, long: int, in_extra: int) -> None:
+    if short not in (in_extra, long):
+        raise ArchiveError(f"the two end records differ in the {what}: {short} and {long}")
+
+
+def _read_directory(directory: bytes, count: int) -> list[_Header]:
+    headers = []
+    at = 0
+    for _ in range(count):
+        if at + _CENTRAL.size > len(directory):
+            raise ArchiveError(f"the directory has fewer records than the {count} it names")
+        (magic, _, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length,
+         comment_length, _, _, _, offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
+        if magic != _CENTRAL_MAGIC:
+            raise ArchiveError("the directory breaks off", offset=at)
+        at += _CENTRAL.size
+        name = directory[at : at + name_length]
+        if _IN_EXTRA_32 in (stored_size, size, offset):
+            extra = directory[at + name_length : at + name_length + extra_length]
+            size, stored_size, offset = _zip64(name, extra, [size, stored_size, offset])
+        at += name_length + extra_length + comment_length
+        headers.append(_Header(name, flags, method, crc, stored_size, size, offset))
+    if at != len(directory):
+        raise ArchiveError(f"the directory has more records than the {count} it names")
+    return headers
+
+
+def _zip64(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
+    """Fill the fields that did not fit into 32 bits from the ZIP64 extra field, in its order."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        at += 4
+        if kind == _ZIP64_EXTRA:
+            wide = iter(struct.unpack_from(f"<{min(length, len(extra) - at) // 8}Q", extra, at))
+            try:
+                return [next(wide) if field == _IN_EXTRA_32 else field for field in fields]
+            except (StopIteration, RuntimeError):
+                break
+        at += length
+    raise ArchiveError("its ZIP64 sizes are missing", record=_text(name))
+
+
+def _check_local_header(source: Source, header: _Header) -> int:
+    """Return the offset of the record's bytes, after its local header agreed with the directory."""
+    name = _text(header.name)
+    if header.method not in (_STORED, _DEFLATED):
+        raise ArchiveError(
+            f"compression method {header.method} is not one torch reads", record=name
+        )
+    if header.method == _STORED and header.stored_size != header.size:
+        raise ArchiveError("is stored, but with two different sizes", record=name)
+    length = _LOCAL.size + len(header.name)
+    raw = source.read_up_to(header.offset, length)
+    if len(raw) != length or not raw.startswith(LOCAL_MAGIC):
+        raise ArchiveError("its local header is not there", record=name, offset=header.offset)
+    (_, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length) = (
+        _LOCAL.unpack_from(raw)
+    )
+    if raw[_LOCAL.size :] != header.name or name_length != len(header.name):
+        raise ArchiveError("its local header has another name", record=name, offset=header.offset)
+    start: int = header.offset + length + extra_length
+    if _IN_EXTRA_32 in (stored_size, size):
+        extra = source.read(header.offset + length, extra_length)
+        size, stored_size = _zip64(header.name, extra, [size, stored_size])
+    agrees = method == header.method
+    # With a descriptor, sizes and CRC were not known yet when the local header was written.
+    if not flags & _DESCRIPTOR_FOLLOWS:
+        sizes = (crc, stored_size, size)
+        agrees = agrees and sizes == (header.crc, header.stored_size, header.size)
+    if not agrees:
+        raise ArchiveError(
+            "its local header and the directory differ", record=name, offset=header.offset
+        )
+    return start
+
+
+def _warnings(headers: list[_Header]) -> tuple[str, ...]:
+    warnings = []
+    deflated = [_text(header.name) for header in headers if header.method == _DEFLATED]
+    if deflated:
+        warnings.append(
+            f"{len(deflated)} records are compressed, {deflated[0]} among them: "
+            "torch.load(mmap=True) gives wrong numbers for such a file"
+        )
+    if any(header.flags & _ENCRYPTED for header in headers):
+        warnings.append("records are marked as encrypted; torch ignores the mark, so it is ignored")
+    return tuple(warnings)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,65 @@
+"""A pickle that torch did not write: `pickle.dump` of anything, tensors included.
+
+A tensor that is pickled this way carries its storage inside, as the bytes of a legacy stream:
+`torch.storage._load_from_bytes(b"...")`.
+"""
+
+from __future__ import annotations
+
+from ckptool.errors import CkptoolError, LimitExceededError
+from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.legacy import read_stream
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.pickling.opcodes import Interpreter
+from ckptool.pickling.reader import read_pickle
+from ckptool.sources import BytesSource, Extent, FileSource
+from ckptool.tensors.rebuild import REBUILD_CALLS
+from ckptool.tensors.refs import StorageRef
+
+__all__ = ["read_bare_pickle"]
+
+_LOAD_FROM_BYTES = Global("torch.storage", "_load_from_bytes")
+
+
+def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
+    """Read the one pickle of a file; what follows it is told and left alone."""
+    if source.size > limits.pickle_bytes:
+        raise LimitExceededError(
+            "bytes in one pickle", allowed=limits.pickle_bytes, actual=source.size
+        )
+    extents: dict[str, Extent] = {}
+    calls = {**REBUILD_CALLS, _LOAD_FROM_BYTES: _storage_reader(extents, limits)}
+    pickle = read_pickle(source.read(0, source.size), calls=calls, limits=limits)
+    rest = source.size - pickle.size
+    return Container(
+        format="pickle",
+        file=FileFacts(source.path, source.size, pickle.protocol),
+        tree=pickle.tree,
+        extents=extents,
+        globals=pickle.globals,
+        warnings=(f"{rest:,} bytes follow the end of the pickle",) if rest else (),
+    )
+
+
+def _storage_reader(extents: dict[str, Extent], limits: Limits) -> Interpreter:
+    def interpret(node: Opaque) -> Node:
+        match node.args:
+            case (bytes() as data,):
+                pass
+            case (Opaque(callee=Global("_codecs", "encode"), args=(str() as text, "latin1")),):
+                data = text.encode("latin-1", "replace")
+            case _:
+                return node
+        try:
+            inner = read_stream(BytesSource(data), limits).pickle.tree
+        except CkptoolError:
+            return node
+        if type(inner) is not StorageRef or inner.extent is None:
+            return node
+        # Each stream numbers its storages anew, so a key of the whole file is made up.
+        key = str(len(extents))
+        extents[key] = inner.extent
+        return StorageRef(key, inner.dtype, inner.location, inner.numel, inner.byteorder, extents)
+
+    return interpret

@@ -1,0 +1,66 @@
+"""What every format hands on: the tree, where the storages are, and the container's facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ckptool.pickling.nodes import Global, Node
+from ckptool.sources import Extent
+from ckptool.tensors.refs import ByteOrder
+
+__all__ = ["Container", "CrcState", "FileFacts", "FormatName", "ModuleAttributes", "crc_state"]
+
+FormatName: TypeAlias = Literal[
+    "torch-zip", "torch-legacy", "torchscript", "torch-package", "pickle", "safetensors"
+]
+CrcState: TypeAlias = Literal["recorded", "absent", "partly"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One file of a checkpoint; what a format does not have is None."""
+
+    path: Path
+    nbytes: int
+    protocol: int | None = None
+    byteorder: ByteOrder | None = None
+    archive_name: str | None = None
+    crc: CrcState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleAttributes:
+    """Which attributes of a TorchScript class are parameters, which buffers."""
+
+    parameters: frozenset[str]
+    buffers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Container:
+    """A file read as its format: `tree` in the file's order, `extents` by storage key.
+
+    `globals` are the names in the pickles, in the order of their first use. `script_classes` is
+    what the code of a TorchScript archive says of its classes, and `beside` holds the trees of
+    its other pickles (constants, bytecode).
+    """
+
+    format: FormatName
+    file: FileFacts
+    tree: Node
+    extents: Mapping[str, Extent]
+    globals: tuple[Global, ...] = ()
+    beside: Mapping[str, Node] = field(default_factory=dict)
+    script_classes: Mapping[Global, ModuleAttributes] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def crc_state(extents: list[Extent]) -> CrcState:
+    """Whether the CRC of records with content is recorded: for all, for some, or for none."""
+    recorded = {extent.crc is not None for extent in extents if extent.size}
+    if len(recorded) == 2:
+        return "partly"
+    return "absent" if recorded == {False} else "recorded"

@@ -1,0 +1,179 @@
+"""The stream that `torch.save` wrote before 1.6: five pickles in a row, then the storages.
+
+The pickles are a magic number, the protocol version, system information, the object, and the
+list of storage keys; each storage then is an 8-byte count of elements and its raw bytes, both
+little-endian on every machine (`torch/csrc/generic/serialization.cpp`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ckptool.errors import ArchiveError, LimitExceededError, PickleStreamError
+from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.storages import StorageTable
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global, Node, PersistentId
+from ckptool.pickling.reader import Pickle, read_pickle
+from ckptool.sources import Extent, FileSource, Source
+from ckptool.tensors.rebuild import REBUILD_CALLS
+from ckptool.tensors.refs import StorageRef
+
+__all__ = ["MAGIC_NUMBER", "LegacyStream", "read_legacy", "read_stream", "starts_as_legacy"]
+
+MAGIC_NUMBER: Final = 0x1950A86A20F9469CFC6C
+_PROTOCOL_VERSION = 1001
+_COUNT_BYTES = 8
+_FIRST_WINDOW = 1 << 16
+_WINDOW_GROWTH = 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LegacyStream:
+    """A legacy stream's object and where its storages are."""
+
+    pickle: Pickle
+    extents: dict[str, Extent]
+    warnings: tuple[str, ...]
+
+
+def starts_as_legacy(source: Source, limits: Limits) -> bool:
+    """Whether the first pickle is the magic number, in whatever protocol it is written."""
+    try:
+        first = read_pickle(source.read_up_to(0, 64), limits=limits)
+    except (PickleStreamError, LimitExceededError):
+        return False
+    return bool(first.tree == MAGIC_NUMBER)
+
+
+def read_legacy(source: FileSource, limits: Limits) -> Container:
+    """Read a legacy checkpoint."""
+    stream = read_stream(source, limits)
+    return Container(
+        format="torch-legacy",
+        file=FileFacts(source.path, source.size, stream.pickle.protocol, "little"),
+        tree=stream.pickle.tree,
+        extents=stream.extents,
+        globals=stream.pickle.globals,
+        warnings=stream.warnings,
+    )
+
+
+def read_stream(source: Source, limits: Limits) -> LegacyStream:
+    """Read the five pickles and the counts of the storages behind them."""
+    at = 0
+    for expected in (MAGIC_NUMBER, _PROTOCOL_VERSION):
+        pickle = _read_pickle_at(source, at, limits)
+        if pickle.tree != expected:
+            raise ArchiveError(f"{expected} should stand in the stream's head", offset=at)
+        at += pickle.size
+    at += _read_pickle_at(source, at, limits).size
+    extents: dict[str, Extent] = {}
+    table = StorageTable(extents)
+    views: list[_View] = []
+    pickle = _read_pickle_at(source, at, limits, _resolver(table, views))
+    at += pickle.size
+    keys = _read_pickle_at(source, at, limits)
+    if type(keys.tree) is not list or not all(type(key) is str for key in keys.tree):
+        raise ArchiveError("the list of storage keys is not a list of strings", offset=at)
+    at += keys.size
+    warnings = _locate_storages(source, at, keys.tree, table.declared, extents)
+    for view in views:
+        root = extents.get(view.root.key)
+        if root is not None:
+            extents[view.key] = view.extent(root)
+    return LegacyStream(pickle, extents, warnings)
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A storage that is a part of another: `offset` and `numel` count the root's elements."""
+
+    key: str
+    root: StorageRef
+    offset: int
+    numel: int
+
+    def extent(self, root: Extent) -> Extent:
+        itemsize = self.root.dtype.itemsize
+        size = max(0, min(self.numel * itemsize, root.size - self.offset * itemsize))
+        return Extent(root.source, root.offset + self.offset * itemsize, size, size)
+
+
+def _resolver(table: StorageTable, views: list[_View]) -> Callable[[Node], Node]:
+    resolve_storage = table.resolver()
+
+    def resolve(persistent_id: Node) -> Node:
+        match persistent_id:
+            case ("module", Global() as cls, *_):
+                return PersistentId(persistent_id, stands_for=cls)
+            case ("storage", cls, _, location, int(), (str() as key, int() as offset, int() as n)):
+                root = resolve_storage(persistent_id)
+                if type(root) is StorageRef and offset >= 0 and n >= 0:
+                    views.append(_View(key, root, offset, n))
+                    return table.declare(key, cls, location, n)
+                return root
+        return resolve_storage(persistent_id)
+
+    return resolve
+
+
+def _locate_storages(
+    source: Source,
+    at: int,
+    keys: list[str],
+    declared: dict[str, StorageRef],
+    extents: dict[str, Extent],
+) -> tuple[str, ...]:
+    """Fill `extents`; a stream that is cut short leaves later storages out of them."""
+    for key in keys:
+        storage = declared.get(key)
+        if storage is None:
+            raise ArchiveError("no tensor says what its type is", record=key, offset=at)
+        count = source.read_up_to(at, _COUNT_BYTES)
+        if len(count) < _COUNT_BYTES:
+            return (_cut_short(source, key),)
+        if int.from_bytes(count, "little") != storage.numel:
+            raise ArchiveError(
+                f"has {int.from_bytes(count, 'little'):,} elements; "
+                f"the pickle says {storage.numel:,}",
+                record=key,
+                offset=at,
+            )
+        at += _COUNT_BYTES
+        size = max(0, min(storage.nbytes, source.size - at))
+        extents[key] = Extent(source, at, size, size)
+        at += storage.nbytes
+        if at > source.size:
+            return (_cut_short(source, key),)
+    if at < source.size:
+        return (f"{source.size - at:,} bytes follow the last storage",)
+    return ()
+
+
+def _cut_short(source: Source, key: str) -> str:
+    return f"cut short: the file ends at byte {source.size:,}, inside storage {key!r}"
+
+
+def _read_pickle_at(
+    source: Source,
+    at: int,
+    limits: Limits,
+    resolve: Callable[[Node], Node] = PersistentId,
+) -> Pickle:
+    """Read the pickle at an offset. Where it ends is not known before, so windows grow."""
+    length = _FIRST_WINDOW
+    while True:
+        window = source.read_up_to(at, min(length, limits.pickle_bytes + 1))
+        try:
+            return read_pickle(window, calls=REBUILD_CALLS, resolve=resolve, limits=limits)
+        except PickleStreamError as error:
+            if not error.breaks_off or len(window) < length:
+                raise
+        if length > limits.pickle_bytes:
+            raise LimitExceededError(
+                "bytes in one pickle", allowed=limits.pickle_bytes, actual=length
+            )
+        length *= _WINDOW_GROWTH

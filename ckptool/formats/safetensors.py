@@ -1,0 +1,127 @@
+"""safetensors: an 8-byte header length, a JSON header, and the data behind it.
+
+The rules, and their order, are those of the reference implementation (safetensors 0.8,
+`tensor.rs`): the header's length, its JSON, then each tensor, then that the data is covered.
+"""
+
+from __future__ import annotations
+
+import json
+from math import prod
+from typing import Any, Final
+
+from ckptool.errors import ArchiveError, LimitExceededError
+from ckptool.formats.container import Container, FileFacts
+from ckptool.pickling.limits import Limits
+from ckptool.sources import Extent, FileSource, Source
+from ckptool.tensors.dtypes import SAFETENSORS_DTYPES
+from ckptool.tensors.refs import StorageRef, Strided, TensorRef
+
+__all__ = ["METADATA", "is_safetensors", "read_safetensors"]
+
+METADATA: Final = "__metadata__"
+_LENGTH_BYTES = 8
+_PACKED = "F4"
+
+
+def is_safetensors(source: Source) -> bool:
+    """Whether the file begins with a header length and the brace of a JSON object."""
+    return source.read_up_to(_LENGTH_BYTES, 1) == b"{"
+
+
+def read_safetensors(source: FileSource, limits: Limits) -> Container:
+    """Read the header; every tensor becomes the one owner of a storage of its own name."""
+    length = int.from_bytes(source.read(0, _LENGTH_BYTES), "little")
+    start = _LENGTH_BYTES + length
+    if length > limits.header_bytes:
+        raise LimitExceededError("bytes in the header", allowed=limits.header_bytes, actual=length)
+    if start > source.size:
+        raise ArchiveError(
+            f"cut short: the header should have {length:,} bytes, the file has {source.size:,}"
+        )
+    header = _parse(source.read(_LENGTH_BYTES, length))
+    extents: dict[str, Extent] = {}
+    tree: dict[str, Any] = {}
+    for name, facts in header.items():
+        tree[name] = (
+            _metadata(facts) if name == METADATA else _tensor(name, facts, source, start, extents)
+        )
+    _check_coverage(extents, start, source.size)
+    return Container(
+        format="safetensors",
+        file=FileFacts(source.path, source.size, byteorder="little"),
+        tree=tree,
+        extents=extents,
+    )
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(raw.decode(), object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ArchiveError("the header is nested too deeply") from error
+    except ValueError as error:
+        raise ArchiveError(f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise ArchiveError("the header is not a JSON object")
+    return header
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) != len(pairs):
+        raise ValueError("a name is in it twice")
+    return table
+
+
+def _metadata(facts: Any) -> dict[str, str]:
+    if not isinstance(facts, dict) or not all(isinstance(text, str) for text in facts.values()):
+        raise ArchiveError("is not a table of strings", record=METADATA)
+    return facts
+
+
+def _tensor(
+    name: str, facts: Any, source: Source, start: int, extents: dict[str, Extent]
+) -> TensorRef:
+    match facts:
+        case {"dtype": str() as code, "shape": list() as shape, "data_offsets": [begin, end]}:
+            pass
+        case _:
+            raise ArchiveError("has no dtype, shape and data_offsets", record=name)
+    dtype = SAFETENSORS_DTYPES.get(code)
+    if dtype is None:
+        raise ArchiveError(f"its dtype {code!r} is not known", record=name)
+    if not all(type(size) is int and size >= 0 for size in (*shape, begin, end)):
+        raise ArchiveError("its shape or offsets are not counts", record=name)
+    if code == _PACKED:
+        shape = _in_pairs(name, shape)
+    size = prod(shape) * dtype.itemsize
+    if end - begin != size:
+        raise ArchiveError(f"has {end - begin:,} bytes where its shape needs {size:,}", record=name)
+    if start + end > source.size:
+        raise ArchiveError(
+            f"cut short: its last byte is {start + end:,}, the file has {source.size:,}",
+            record=name,
+        )
+    extents[name] = Extent(source, start + begin, size, size)
+    storage = StorageRef(name, dtype, "cpu", prod(shape), "little", extents)
+    stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return TensorRef(dtype, tuple(shape), False, Strided(storage, 0, stride))
+
+
+def _in_pairs(name: str, shape: list[int]) -> list[int]:
+    # torch keeps two 4-bit floats in one element, safetensors counts each.
+    if not shape or shape[-1] % 2:
+        raise ArchiveError("has an odd number of 4-bit elements in a row", record=name)
+    return [*shape[:-1], shape[-1] // 2]
+
+
+def _check_coverage(extents: dict[str, Extent], start: int, size: int) -> None:
+    at = start
+    for name, extent in sorted(extents.items(), key=lambda item: (item[1].offset, item[1].size)):
+        if extent.offset != at:
+            what = "overlaps the tensor before it" if extent.offset < at else "follows a hole"
+            raise ArchiveError(what, record=name, offset=extent.offset)
+        at += extent.size
+    if at != size:
+        raise ArchiveError(f"{size - at:,} bytes belong to no tensor", offset=at)

@@ -1,0 +1,166 @@
+"""Which format a file is of, by its content: its name is never asked.
+
+`FORMATS` is an ordered list of readers, each with the test that claims a file. What nothing claims
+is named as what it really is, from its first bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from typing import Final
+
+from ckptool.errors import NotACheckpointError, PickleStreamError, UnsupportedFormatError
+from ckptool.formats.archive import LOCAL_MAGIC, Archive, has_directory, read_archive
+from ckptool.formats.bare_pickle import read_bare_pickle
+from ckptool.formats.container import Container
+from ckptool.formats.legacy import read_legacy, starts_as_legacy
+from ckptool.formats.safetensors import is_safetensors, read_safetensors
+from ckptool.formats.torch_package import is_torch_package, read_torch_package
+from ckptool.formats.torch_zip import PICKLE, read_torch_zip
+from ckptool.formats.torchscript import is_torchscript, read_torchscript
+from ckptool.pickling.limits import Limits
+from ckptool.sources import FileSource
+
+__all__ = ["SUPPORTED", "read_container"]
+
+SUPPORTED: Final = (
+    "torch.save zip and legacy files",
+    "TorchScript",
+    "torch.package",
+    "pickles",
+    "safetensors",
+)
+_HEAD_BYTES = 1024
+
+
+def read_container(source: FileSource, limits: Limits) -> Container:
+    """Read a file as the format that its content has.
+
+    Raises NotACheckpointError or UnsupportedFormatError with what the file really is.
+    """
+    head = source.read_up_to(0, _HEAD_BYTES)
+    if head.startswith(LOCAL_MAGIC) or has_directory(source):
+        return _read_zip(source, limits)
+    if starts_as_legacy(source, limits):
+        return read_legacy(source, limits)
+    _refuse_by_content(source, head)
+    if is_safetensors(source):
+        return read_safetensors(source, limits)
+    try:
+        return read_bare_pickle(source, limits)
+    except PickleStreamError as error:
+        if head.startswith(b"\x80"):
+            raise
+        raise NotACheckpointError(
+            f"its first bytes, {head[:8]!r}, begin no format that is known"
+        ) from error
+
+
+# Zip archives ----------------------------------------------------------------------------------
+
+_ZIP_READERS: Final[
+    tuple[tuple[Callable[[Archive], bool], Callable[[FileSource, Archive, Limits], Container]], ...]
+] = (
+    (lambda archive: PICKLE in archive.records and is_torchscript(archive), read_torchscript),
+    (lambda archive: PICKLE in archive.records and archive.name is not None, read_torch_zip),
+    (is_torch_package, read_torch_package),
+)
+
+_CHECKPOINT_NAME = re.compile(r"\.(pt|pth|ckpt|bin|pkl|safetensors|tar)$")
+
+
+def _read_zip(source: FileSource, limits: Limits) -> Container:
+    archive = read_archive(source)
+    for claims, read in _ZIP_READERS:
+        if claims(archive):
+            return read(source, archive, limits)
+    names = list(archive.records)
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        raise UnsupportedFormatError("a program of torch.export (.pt2)", supported=SUPPORTED)
+    inside = [name for name in names if _CHECKPOINT_NAME.search(name)]
+    if inside:
+        raise NotACheckpointError(
+            f"a zip around one: {inside[0]} is inside", hint="unzip it and open what is inside"
+        )
+    raise NotACheckpointError(f"a zip archive of {len(names)} records without a {PICKLE}")
+
+
+# Wrong files -----------------------------------------------------------------------------------
+
+_COMPRESSED: Final = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"(\xb5/\xfd": "zstandard",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+}
+_OTHERS: Final = {
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file (Keras, h5py)",
+    b"\x93NUMPY": "a numpy array (.npy)",
+    b"GGUF": "a GGUF file (llama.cpp)",
+    b"\x08\x07\x12": "an ONNX model",
+    b"\x7fELF": "a program (ELF)",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG picture",
+}
+_LFS_POINTER = re.compile(rb"version https://git-lfs[^\n]*\noid sha256:(\w+)\nsize (\d+)")
+_TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title", re.IGNORECASE | re.DOTALL)
+_S3_CODE = re.compile(rb"<Code>(\w+)</Code>")
+_TAR_MAGIC_AT = 257
+
+
+def _refuse_by_content(source: FileSource, head: bytes) -> None:
+    if not head:
+        raise NotACheckpointError("the file is empty", hint="the download or the save broke off")
+    if not head.strip(b"\0"):
+        raise NotACheckpointError(f"its first {len(head):,} bytes are zero")
+    pointer = _LFS_POINTER.match(head)
+    if pointer:
+        raise NotACheckpointError(
+            f"a Git LFS pointer to a file of {int(pointer[2]):,} bytes", hint="run `git lfs pull`"
+        )
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise NotACheckpointError(f"{name} data", hint="unpack it and open what is inside")
+    for magic, what in _OTHERS.items():
+        if head.startswith(magic):
+            raise NotACheckpointError(what)
+    if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
+        _refuse_tar(source)
+    _refuse_text(head)
+
+
+def _refuse_tar(source: FileSource) -> None:
+    try:
+        with tarfile.open(source.path) as tar:
+            names = {member.name for member in tar}
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise NotACheckpointError("a tar archive that is cut short") from error
+    if {"storages", "tensors", "pickle"} <= names:
+        raise UnsupportedFormatError(
+            "the tar that torch wrote before 0.1.10",
+            supported=SUPPORTED,
+            hint="load it with torch and save it anew: torch.save(torch.load(path), new_path)",
+        )
+    raise NotACheckpointError("a tar archive", hint="unpack it and open what is inside")
+
+
+def _refuse_text(head: bytes) -> None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text.startswith(b"<"):
+        return
+    code = _S3_CODE.search(head)
+    if code:
+        raise NotACheckpointError(
+            f"an XML error of a file store: {code[1].decode('ascii', 'replace')}",
+            hint="the download was refused",
+        )
+    title = _TITLE.search(head)
+    named = f", title {title[1].decode('utf-8', 'replace')!r}" if title else ""
+    raise NotACheckpointError(
+        f"an HTML page{named}" if b"html" in text[:200].lower() else "an XML document",
+        hint="the address led to a page, not to the file",
+    )

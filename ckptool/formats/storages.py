@@ -1,0 +1,61 @@
+"""Persistent ids of torch's pickles, read into storages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ckptool.errors import TensorError
+from ckptool.pickling.nodes import Node, PersistentId
+from ckptool.sources import Extent
+from ckptool.tensors.dtypes import dtype_of_storage_class
+from ckptool.tensors.refs import ByteOrder, StorageRef
+
+__all__ = ["StorageTable"]
+
+
+@dataclass(slots=True)
+class StorageTable:
+    """The storages that the pickles of one container name, by key.
+
+    The same key is the same storage each time. `extents` may be filled after the pickle is read:
+    a legacy stream says where its storages are only behind it.
+    """
+
+    extents: Mapping[str, Extent]
+    byteorder: ByteOrder = "little"
+    declared: dict[str, StorageRef] = field(default_factory=dict)
+
+    def resolver(self, key_of: Callable[[str], str] = str) -> Callable[[Node], Node]:
+        """Return a function for `read_pickle`; `key_of` turns a pickle's key into this table's."""
+
+        def resolve(persistent_id: Node) -> Node:
+            match persistent_id:
+                case ("storage", storage_class, str() as key, location, int() as numel, *_):
+                    found = self.declare(key_of(key), storage_class, location, numel)
+                    return PersistentId(persistent_id) if found is None else found
+            return PersistentId(persistent_id)
+
+        return resolve
+
+    def declare(
+        self, key: str, storage_class: Node, location: Node, numel: int
+    ) -> StorageRef | None:
+        """Return the storage of that key; None where the class is no storage class.
+
+        Raises TensorError where the pickle declares one key twice and differently.
+        """
+        dtype = dtype_of_storage_class(storage_class)
+        if dtype is None or numel < 0:
+            return None
+        known = self.declared.get(key)
+        if known is None:
+            known = StorageRef(key, dtype, str(location), numel, self.byteorder, self.extents)
+            self.declared[key] = known
+        elif known.dtype is not dtype or known.numel != numel:
+            raise TensorError(
+                f"storage {key!r} is declared twice: as {known.numel:,} elements of {known.dtype} "
+                f"and as {numel:,} of {dtype}",
+                storage_key=key,
+            )
+        return known

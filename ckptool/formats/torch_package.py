@@ -1,0 +1,66 @@
+"""torch.package archives: sources, and pickles under any name that keep storages in `.data/`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ckptool.formats.archive import Archive, read_record
+from ckptool.formats.container import Container, FileFacts, crc_state
+from ckptool.formats.storages import StorageTable
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global
+from ckptool.pickling.reader import read_pickle
+from ckptool.sources import FileSource
+from ckptool.tensors.rebuild import REBUILD_CALLS
+
+__all__ = ["is_torch_package", "read_torch_package"]
+
+_HIDDEN = ".data/"
+_STORAGE = ".storage"
+_PROTO = b"\x80"
+
+
+def is_torch_package(archive: Archive) -> bool:
+    """Whether the archive lists its external modules, as `PackageExporter` does."""
+    return f"{_HIDDEN}extern_modules" in archive.records
+
+
+def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> Container:
+    """Read every pickle of a package; the tree has one branch per pickle, by its record's name."""
+    extents = {
+        name.removeprefix(_HIDDEN).removesuffix(_STORAGE): extent
+        for name, extent in archive.records.items()
+        if name.startswith(_HIDDEN) and name.endswith(_STORAGE)
+    }
+    table = StorageTable(extents)
+    tree: dict[str, Any] = {}
+    globals_: dict[Global, None] = {}
+    protocol = None
+    for name, extent in archive.records.items():
+        is_pickle = extent.source.read_up_to(extent.offset, 1) == _PROTO
+        if name.startswith(_HIDDEN) or name.endswith(".py") or not is_pickle:
+            continue
+        pickle = read_pickle(
+            read_record(extent, limits),
+            calls=REBUILD_CALLS,
+            resolve=table.resolver(lambda key: key.removesuffix(_STORAGE)),
+            limits=limits,
+        )
+        tree[name] = pickle.tree
+        globals_.update(dict.fromkeys(pickle.globals))
+        protocol = pickle.protocol
+    return Container(
+        format="torch-package",
+        file=FileFacts(
+            source.path,
+            source.size,
+            protocol,
+            "little",
+            archive.name,
+            crc_state(list(archive.records.values())),
+        ),
+        tree=tree,
+        extents=extents,
+        globals=tuple(globals_),
+        warnings=archive.warnings,
+    )

@@ -1,0 +1,124 @@
+"""TorchScript archives: `data.pkl`, `constants.pkl`, the code, and `bytecode.pkl` in lite ones.
+
+The pickles give the modules' attributes; which of them are parameters and which buffers stands in
+the code of each class, as `__parameters__ = ["weight", ]` and `__buffers__ = [...]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from ckptool.formats.archive import Archive, read_record
+from ckptool.formats.container import Container, FileFacts, ModuleAttributes, crc_state
+from ckptool.formats.storages import StorageTable
+from ckptool.formats.torch_zip import PICKLE, read_byteorder
+from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.pickling.reader import Pickle, read_pickle
+from ckptool.sources import FileSource
+from ckptool.tensors.rebuild import REBUILD_CALLS
+
+__all__ = ["is_torchscript", "read_torchscript"]
+
+_OTHER_PICKLES: Final = ("constants.pkl", "bytecode.pkl", "mobile_debug_handles.pkl")
+_CODE = "code/"
+_MANY_SOURCE_BYTES = 1 << 26
+
+_CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n?|\n)*)", re.MULTILINE)
+_PARAMETERS = re.compile(r"^  __parameters__ = \[(.*?)\]", re.MULTILINE)
+_BUFFERS = re.compile(r"^  __buffers__ = \[(.*?)\]", re.MULTILINE)
+_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+
+
+def is_torchscript(archive: Archive) -> bool:
+    """Whether an archive with a `data.pkl` was written by `torch.jit.save`."""
+    return "constants.pkl" in archive.records or "bytecode.pkl" in archive.records
+
+
+def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Container:
+    """Read the modules of an archive, and beside them the constants of its code."""
+    extents = {
+        name: extent
+        for name, extent in archive.records.items()
+        if "/" in name and not name.startswith((_CODE, "extra/"))
+    }
+    byteorder = read_byteorder(archive, limits)
+    table = StorageTable(extents, byteorder)
+    pickles: dict[str, Pickle] = {}
+    for name in (PICKLE, *_OTHER_PICKLES):
+        if name in archive.records:
+            folder = name.removesuffix(".pkl")
+            pickles[folder] = read_pickle(
+                read_record(archive.records[name], limits),
+                calls={**REBUILD_CALLS, **_TYPED_LISTS},
+                resolve=table.resolver(_key_in(folder)),
+                limits=limits,
+            )
+    tree = pickles["data"].tree
+    others = {
+        folder: pickle.tree
+        for folder, pickle in pickles.items()
+        if folder != "data" and pickle.tree not in ((), None)
+    }
+    return Container(
+        format="torchscript",
+        file=FileFacts(
+            source.path,
+            source.size,
+            pickles["data"].protocol,
+            byteorder,
+            archive.name,
+            crc_state(list(archive.records.values())),
+        ),
+        tree=tree,
+        beside=others,
+        extents=extents,
+        globals=tuple(
+            dict.fromkeys(name for pickle in pickles.values() for name in pickle.globals)
+        ),
+        script_classes=dict(_read_classes(archive, limits)),
+        warnings=archive.warnings,
+    )
+
+
+def _key_in(folder: str) -> Callable[[str], str]:
+    # Each pickle counts its storages anew, in the folder of its name.
+    return lambda key: f"{folder}/{key}"
+
+
+def _first_argument(node: Opaque) -> Node:
+    return node.args[0] if node.args else node
+
+
+_TYPED_LISTS: Final = {
+    Global("torch.jit._pickle", name): _first_argument
+    for name in (
+        "build_intlist",
+        "build_doublelist",
+        "build_boollist",
+        "build_tensorlist",
+        "restore_type_tag",
+    )
+}
+"""Calls that hand their list through and only give it a static type."""
+
+
+def _read_classes(archive: Archive, limits: Limits) -> Iterator[tuple[Global, ModuleAttributes]]:
+    for name, extent in archive.records.items():
+        if not name.startswith(_CODE) or not name.endswith(".py"):
+            continue
+        module = name.removeprefix(_CODE).removesuffix(".py").replace("/", ".")
+        source = read_record(extent, limits, most=_MANY_SOURCE_BYTES).decode("utf-8", "replace")
+        for match in _CLASS.finditer(source):
+            body = match[2]
+            yield (
+                Global(module, match[1]),
+                ModuleAttributes(_names(_PARAMETERS, body), _names(_BUFFERS, body)),
+            )
+
+
+def _names(pattern: re.Pattern[str], body: str) -> frozenset[str]:
+    found = pattern.search(body)
+    return frozenset(_STRING.findall(found[1])) if found else frozenset()

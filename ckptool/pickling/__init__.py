@@ -1,0 +1,1 @@
+"""Pickles as inert trees: bytes in, nodes out, nothing run in between."""

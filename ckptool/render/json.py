@@ -1,0 +1,207 @@
+"""Results as JSON data: the documents that `cli.md`'s readers rely on, every field always there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from ckptool.analysis.details import Detail
+from ckptool.analysis.overview import Overview
+from ckptool.analysis.sizes import Total, TotalName
+from ckptool.analysis.statistics import Statistics
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.keypath import display_key
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.classify.roles import ClassifiedEntry
+from ckptool.errors import CkptoolError
+from ckptool.render.leaves import leaf_type, plain
+from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
+
+__all__ = ["details_document", "dumps", "error_document", "overview_document"]
+
+_VERSION: Final = 1
+_TOTALS: Final[tuple[TotalName, ...]] = (
+    "parameters",
+    "persistent_buffers",
+    "non_persistent_buffers",
+    "stale_buffers",
+    "buffers_of_unknown_persistence",
+    "extra_state",
+    "unexpected",
+    "mismatched",
+    "missing_parameters",
+    "missing_persistent_buffers",
+    "missing_non_persistent_buffers",
+    "other_tensors",
+)
+
+
+def dumps(document: dict[str, Any]) -> str:
+    """Return a document as one line per field of depth one, and strict: no bare NaN."""
+    return json.dumps(document, indent=2, allow_nan=False)
+
+
+def error_document(error: CkptoolError) -> dict[str, Any]:
+    """An error as scripts read it."""
+    path = None if error.path is None else str(error.path)
+    message = {"kind": error.kind, "message": error.message, "path": path}
+    return {"ckptool": _VERSION, "error": message}
+
+
+def overview_document(overview: Overview, command: str) -> dict[str, Any]:
+    """What `inspect` and `list` say."""
+    checkpoint = overview.checkpoint
+    sizes = overview.sizes
+    return {
+        "ckptool": _VERSION,
+        "command": command,
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "files": [
+            {
+                "path": str(file.path),
+                "bytes": file.nbytes,
+                "protocol": file.protocol,
+                "byteorder": file.byteorder,
+                "archive_name": file.archive_name,
+                "crc": file.crc,
+            }
+            for file in checkpoint.files
+        ],
+        "roots": list(_roots(checkpoint)),
+        "training": [{"path": state.path, "kind": state.kind} for state in checkpoint.training],
+        "globals": [str(name) for name in overview.foreign_globals],
+        "model": None,
+        "strict_load": None,
+        "entries": [_entry(one, overview) for one in overview.entries if one.entry.tensor],
+        "absent": [],
+        "leaves": [_leaf(entry) for entry in checkpoint.entries if entry.tensor is None],
+        "totals": {
+            name: {"count": total.count, "bytes": total.nbytes}
+            for name in _TOTALS
+            for total in [sizes.totals.get(name, Total())]
+        },
+        "storages": {
+            "count": len(sizes.storages),
+            "bytes": sizes.nbytes,
+            "used_bytes": sizes.used_bytes,
+            "unreferenced": list(sizes.unreferenced),
+        },
+        "fingerprint": overview.fingerprint,
+        "findings": [],
+        "warnings": list(checkpoint.warnings),
+    }
+
+
+def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[str, Any]:
+    """What `show` says: values are text, as a person would see them."""
+    return {
+        "ckptool": _VERSION,
+        "command": "show",
+        "path": str(checkpoint.path),
+        "tensors": [
+            {
+                "keys": _keys(detail.entry),
+                "path": detail.entry.path,
+                **_tensor(detail.entry.tensor),
+                "statistics": detail.statistics and _statistics(detail.statistics),
+                "values": detail.values,
+            }
+            for detail in details
+            if detail.entry.tensor is not None
+        ],
+        "leaves": [_leaf(detail.entry) for detail in details if detail.entry.tensor is None],
+    }
+
+
+def _roots(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    for root in checkpoint.roots:
+        inside = [
+            entry.tensor
+            for entry in checkpoint.entries
+            if entry.tensor is not None and entry.keys[: len(root.keys)] == root.keys
+        ]
+        yield {
+            "path": root.path,
+            "tensors": len(inside),
+            "bytes": sum(tensor.nbytes for tensor in inside),
+            "chosen": root is checkpoint.root,
+        }
+
+
+def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
+    entry, tensor = one.entry, one.entry.tensor
+    return {
+        "keys": _keys(entry),
+        "path": entry.path,
+        "name": one.name,
+        "in_root": one.name is not None,
+        "role": one.role,
+        "persistent": one.is_persistent,
+        "status": None,
+        "evidence": one.evidence,
+        "certain": one.is_certain,
+        "use": one.use,
+        **({} if tensor is None else _tensor(tensor)),
+        "tied_with": list(overview.ties.get(id(entry), ())),
+        "expected": None,
+        "sha256": overview.hashes.get(id(one)),
+    }
+
+
+def _tensor(tensor: TensorRef) -> dict[str, Any]:
+    data = tensor.data
+    strided = data if isinstance(data, Strided) else None
+    return {
+        "dtype": str(tensor.dtype),
+        "shape": list(tensor.shape),
+        "stride": list(data.stride) if isinstance(data, Strided | NoData) else None,
+        "offset": None if strided is None else strided.offset,
+        "bytes": tensor.nbytes,
+        "layout": tensor.layout,
+        "storage": None if strided is None else strided.storage.key,
+        "file": 0,
+        "location": tensor.location,
+        "requires_grad": tensor.requires_grad,
+        "components": _components(data) if isinstance(data, Components) else None,
+    }
+
+
+def _components(data: Components) -> list[dict[str, Any]]:
+    return [
+        {"role": part.role, **_tensor(part.value)}
+        if isinstance(part.value, TensorRef)
+        else {"role": part.role, "value": plain(part.value)}
+        for part in data.parts
+    ]
+
+
+def _leaf(entry: Entry) -> dict[str, Any]:
+    return {
+        "keys": _keys(entry),
+        "path": entry.path,
+        "type": leaf_type(entry.node),
+        "value": plain(entry.node),
+    }
+
+
+def _keys(entry: Entry) -> list[Any]:
+    return [
+        plain(key) if key is None or isinstance(key, str | bool | int | float) else display_key(key)
+        for key in entry.keys
+    ]
+
+
+def _statistics(figures: Statistics) -> dict[str, Any]:
+    return {
+        "elements": figures.elements,
+        "nan": figures.nan,
+        "inf": figures.inf,
+        "zero": figures.zero,
+        "min": plain(figures.minimum),
+        "max": plain(figures.maximum),
+        "mean": plain(figures.mean),
+        "std": plain(figures.deviation),
+        "histogram": list(figures.histogram),
+    }

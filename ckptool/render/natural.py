@@ -1,0 +1,22 @@
+"""Sizes and counts as people read them."""
+
+from __future__ import annotations
+
+__all__ = ["natural_count", "natural_size"]
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def natural_size(nbytes: int) -> str:
+    """Return bytes in decimal units: `17 B`, `1.2 kB`, `83.3 MB`."""
+    size = float(nbytes)
+    for unit in _UNITS:
+        if size < 999.95 or unit == _UNITS[-1]:
+            break
+        size /= 1000
+    return f"{nbytes} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def natural_count(count: int, one: str, many: str | None = None) -> str:
+    """Return a count with its noun: `1 tensor`, `1,234 tensors`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

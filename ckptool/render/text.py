@@ -1,0 +1,292 @@
+"""Results as text: Rich renderables for people, tab-separated lines for pipes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from ckptool.analysis.overview import Overview
+from ckptool.analysis.sizes import StorageUse, TotalName
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.classify.roles import ClassifiedEntry
+from ckptool.render.escape import visible
+from ckptool.render.folding import Fold, fold
+from ckptool.render.leaves import leaf_type, plain
+from ckptool.render.natural import natural_count, natural_size
+
+__all__ = ["inspection"]
+
+_ROLE_STYLES: Final = {
+    "parameter": "cyan",
+    "buffer": "green",
+    "optimizer": "dim",
+    "extra-state": "magenta",
+    "tensor": "",
+}
+_TOTAL_NAMES: Final[dict[TotalName, tuple[str, str]]] = {
+    "parameters": ("parameter", "parameters"),
+    "persistent_buffers": ("persistent buffer", "persistent buffers"),
+    "non_persistent_buffers": ("non-persistent buffer", "non-persistent buffers"),
+    "buffers_of_unknown_persistence": (
+        "buffer of unknown persistence",
+        "buffers of unknown persistence",
+    ),
+    "extra_state": ("extra state", "extra states"),
+    "other_tensors": ("tensor of unknown role", "tensors of unknown role"),
+}
+_TRAINING_NAMES: Final = {
+    "optimizer": "optimizer state",
+    "scheduler": "learning-rate scheduler",
+    "scaler": "gradient scaler",
+    "rng": "random generator state",
+}
+_FORMAT_NAMES: Final = {
+    "torch-zip": "torch.save zip",
+    "torch-legacy": "legacy torch.save stream",
+    "torchscript": "TorchScript archive",
+    "torch-package": "torch.package archive",
+    "pickle": "pickle that torch did not write",
+    "safetensors": "safetensors",
+}
+_LEAVES_SHOWN = 20
+
+
+def inspection(overview: Overview, *, unfold: bool = False, as_tree: bool = False) -> Group:
+    """Everything `inspect` says, for a terminal or a pipe."""
+    checkpoint = overview.checkpoint
+    parts: list[RenderableType] = [_heading(overview)]
+    above = _above(overview, unfold)
+    if above is not None:
+        parts += ["", above]
+    inside = [one for one in overview.entries if one.name is not None]
+    outside = [one for one in overview.entries if one.name is None]
+    if inside:
+        if as_tree:
+            parts += ["", _tree(inside, checkpoint)]
+        else:
+            parts += ["", _table(inside, _title(checkpoint), checkpoint.root is not None, unfold)]
+    if outside:
+        parts += ["", _table(outside, "outside the root", False, unfold)]
+    parts += ["", _totals(overview)]
+    facts = list(_storage_facts(overview, unfold))
+    if facts:
+        parts += ["", Text("\n").join(facts)]
+    return Group(*parts)
+
+
+# What the file is ------------------------------------------------------------------------------
+
+
+def _heading(overview: Overview) -> Table:
+    checkpoint = overview.checkpoint
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold")
+    grid.add_column(overflow="fold")
+    for file in checkpoint.files:
+        facts = [_FORMAT_NAMES[checkpoint.format]]
+        if file.protocol is not None:
+            facts.append(f"protocol {file.protocol}")
+        if file.byteorder is not None:
+            facts.append(f"{file.byteorder}-endian")
+        if file.crc not in (None, "recorded"):
+            facts.append("CRC not recorded" if file.crc == "absent" else "CRC partly recorded")
+        facts.append(natural_size(file.nbytes))
+        grid.add_row(Text(visible(file.path.name)), Text(", ".join(facts)))
+    locations = Counter(
+        entry.tensor.location or "no device" for entry in checkpoint.entries if entry.tensor
+    )
+    if locations:
+        saved = ", ".join(
+            f"{visible(name)} ({natural_count(count, 'tensor')})"
+            for name, count in locations.items()
+        )
+        grid.add_row("saved from", Text(saved))
+    if overview.foreign_globals:
+        names = ", ".join(visible(str(name)) for name in overview.foreign_globals)
+        grid.add_row(
+            "globals", Text.assemble((names, "yellow"), "  not torch's own; nothing was imported")
+        )
+    if overview.fingerprint is not None:
+        grid.add_row("fingerprint", Text(overview.fingerprint))
+    return grid
+
+
+def _title(checkpoint: Checkpoint) -> str:
+    if checkpoint.root is None:
+        return "all roots"
+    return f"root {checkpoint.root.path}" if checkpoint.root.keys else ""
+
+
+# The tree above the tensors --------------------------------------------------------------------
+
+
+def _above(overview: Overview, unfold: bool) -> RenderableType | None:
+    """What stands beside the root: other roots, training state, leaves; None where nothing does."""
+    checkpoint = overview.checkpoint
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(overflow="fold")
+    grid.add_column(overflow="fold")
+    for root in checkpoint.roots:
+        if root.keys or len(checkpoint.roots) > 1:
+            chosen = root is checkpoint.root
+            mark = "  <- root" if chosen else ""
+            what = natural_count(root.tensors, "tensor") if root.tensors > 1 else "weights"
+            grid.add_row(
+                Text(visible(root.path) or "the top", "bold" if chosen else ""), Text(what + mark)
+            )
+    for state in checkpoint.training:
+        grid.add_row(Text(visible(state.path)), Text(_TRAINING_NAMES[state.kind]))
+    leaves = [
+        entry
+        for entry in checkpoint.entries
+        if entry.tensor is None and entry.member is None and checkpoint.training_of(entry) is None
+    ]
+    shown = leaves if unfold else leaves[:_LEAVES_SHOWN]
+    for entry in shown:
+        grid.add_row(Text(visible(entry.path)), Text(_leaf_text(entry)))
+    if len(shown) < len(leaves):
+        grid.add_row(f"... and {len(leaves) - len(shown):,} more leaves", "--all lists them")
+    return grid if grid.row_count else None
+
+
+def _leaf_text(entry: Entry) -> str:
+    node = entry.node
+    if isinstance(node, str):
+        return visible(repr(node))
+    if node is None or isinstance(node, bool | int | float):
+        return repr(node)
+    return visible(f"{leaf_type(node)} {plain(node)}")
+
+
+# Tensors ---------------------------------------------------------------------------------------
+
+
+def _table(entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool) -> Table:
+    table = Table(
+        box=None, title=visible(title) or None, title_justify="left", title_style="bold",
+        header_style="bold", padding=(0, 2, 0, 0),
+    )  # fmt: skip
+    table.add_column("name", overflow="fold")
+    for heading in ("role", "persistent", "dtype", "shape"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("evidence")
+    for line in _lines(entries, by_name, unfold):
+        one = line.members[0]
+        tensor = one.entry.tensor
+        count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
+        table.add_row(
+            Text(visible(line.label)).append(count, "bold"),
+            Text(one.role, _ROLE_STYLES[one.role]),
+            _persistence(one),
+            "" if tensor is None else str(tensor.dtype),
+            "" if tensor is None else _shape(tensor.shape),
+            natural_size(sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)),
+            _evidence(one),
+        )
+    return table
+
+
+def _lines(
+    entries: Iterable[ClassifiedEntry], by_name: bool, unfold: bool
+) -> list[Fold[ClassifiedEntry]]:
+    def name_of(one: ClassifiedEntry) -> str:
+        return one.name if by_name and one.name is not None else one.entry.path
+
+    if unfold:
+        return [Fold(name_of(one), (one,)) for one in entries]
+    return fold(entries, name_of=name_of, alike=_looks)
+
+
+def _looks(one: ClassifiedEntry) -> tuple[object, ...]:
+    tensor = one.entry.tensor
+    facts = None if tensor is None else (tensor.dtype, tensor.shape)
+    return (one.role, one.is_persistent, one.evidence, one.is_certain, facts)
+
+
+def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
+    top = Tree(Text(_title(checkpoint) or visible(checkpoint.path.name), "bold"))
+    branches: dict[tuple[str, ...], Tree] = {(): top}
+    for one in entries:
+        *modules, leaf = (one.name or "").split(".")
+        for depth in range(len(modules)):
+            above, here = tuple(modules[:depth]), tuple(modules[: depth + 1])
+            if here not in branches:
+                branches[here] = branches[above].add(Text(visible(modules[depth]), "bold"))
+        tensor = one.entry.tensor
+        facts = "" if tensor is None else f"  {tensor.dtype} {_shape(tensor.shape)}"
+        branches[tuple(modules)].add(
+            Text.assemble(visible(leaf), facts, "  ", (one.role, _ROLE_STYLES[one.role]))
+        )
+    return top
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "[" + ", ".join("ragged" if size < 0 else str(size) for size in shape) + "]"
+
+
+def _persistence(one: ClassifiedEntry) -> str:
+    if one.role != "buffer":
+        return ""
+    return {True: "yes", False: "no", None: "unknown"}[one.is_persistent]
+
+
+def _evidence(one: ClassifiedEntry) -> str:
+    if one.evidence == "none":
+        return "none"
+    return one.evidence if one.is_certain else f"{one.evidence}, likely"
+
+
+# Totals and storages ---------------------------------------------------------------------------
+
+
+def _totals(overview: Overview) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(justify="right")
+    grid.add_column()
+    grid.add_column(justify="right")
+    for name, (one, many) in _TOTAL_NAMES.items():
+        total = overview.sizes.totals.get(name)
+        if total is not None:
+            grid.add_row(
+                f"{total.count:,}", one if total.count == 1 else many, natural_size(total.nbytes)
+            )
+    outside = [one for one in overview.entries if one.name is None and one.entry.tensor]
+    if outside:
+        nbytes = sum(one.entry.tensor.nbytes for one in outside if one.entry.tensor)
+        noun = "tensor" if len(outside) == 1 else "tensors"
+        grid.add_row(f"{len(outside):,}", f"{noun} outside the root", natural_size(nbytes))
+    return grid
+
+
+def _storage_facts(overview: Overview, unfold: bool) -> Iterator[Text]:
+    sizes = overview.sizes
+    tied = {tuple(sorted((entry.path, *overview.ties[id(entry)])))
+            for entry in overview.checkpoint.entries if id(entry) in overview.ties}  # fmt: skip
+    for group in sorted(tied):
+        yield Text(f"tied: {' = '.join(visible(path) for path in group)}")
+    wasteful = [one for one in sizes.storages if one.paths and one.used_bytes < one.nbytes]
+    shown = wasteful if unfold else wasteful[:_LEAVES_SHOWN]
+    for storage in shown:
+        yield Text(_waste(storage), "yellow")
+    if len(shown) < len(wasteful):
+        yield Text(f"... and {len(wasteful) - len(shown):,} more such storages; --all lists them")
+    if sizes.unreferenced:
+        total = sum(one.nbytes for one in sizes.storages if not one.paths)
+        keys = ", ".join(visible(key) for key in sizes.unreferenced)
+        yield Text(f"{natural_size(total)} in storages no tensor refers to: {keys}", "yellow")
+
+
+def _waste(storage: StorageUse) -> str:
+    users = ", ".join(visible(path) for path in storage.paths)
+    return (
+        f"storage {visible(storage.key)}: {natural_size(storage.nbytes)} stored, "
+        f"{natural_size(storage.used_bytes)} used by {users}"
+    )

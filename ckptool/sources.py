@@ -1,0 +1,123 @@
+"""Bytes by range: the one place where a checkpoint's bytes are fetched from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from ckptool.errors import InputError, MalformedCheckpointError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["BytesSource", "Extent", "FileSource", "Source"]
+
+
+class Source(Protocol):
+    """Bytes that can be read by range."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`; both are in bytes.
+
+        Raises MalformedCheckpointError where the source ends before that.
+        """
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, or as many as there are."""
+
+
+class FileSource:
+    """A local file that is read by range.
+
+    It is opened once and held, so that a file replaced meanwhile cannot give half of one
+    checkpoint and half of another. `fd` lets the kernel copy from it.
+    """
+
+    __slots__ = ("fd", "path", "size")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fd = -1
+        try:
+            self.fd = os.open(path, os.O_RDONLY)
+            self.size = os.fstat(self.fd).st_size
+        except (OSError, ValueError) as error:
+            self.close()
+            raise InputError(_reason(error), path=path) from error
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Source.read`."""
+        return _whole(self.read_up_to(offset, length), offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`."""
+        parts = []
+        try:
+            while length > 0 and (part := os.pread(self.fd, length, offset)):
+                parts.append(part)
+                offset += len(part)
+                length -= len(part)
+        except (OSError, OverflowError) as error:
+            raise InputError(_reason(error), path=self.path) from error
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Give the file descriptor back; closing twice does nothing."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class BytesSource:
+    """Bytes that a pickle carried inside itself."""
+
+    __slots__ = ("_data", "size")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size = len(data)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Source.read`."""
+        return _whole(self.read_up_to(offset, length), offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`."""
+        return self._data[offset : offset + length]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Extent:
+    """Where a run of bytes is kept: `size` bytes of content, `stored_size` bytes at `offset`.
+
+    The two sizes differ only where the content is deflated. `crc` is the recorded CRC-32 of the
+    content, None where none was recorded.
+    """
+
+    source: Source
+    offset: int
+    size: int
+    stored_size: int
+    is_deflated: bool = False
+    crc: int | None = None
+
+
+def _whole(data: bytes, offset: int, length: int) -> bytes:
+    if len(data) != length:
+        raise MalformedCheckpointError(
+            f"cut short: {length:,} bytes should follow byte {offset:,}, {len(data):,} do"
+        )
+    return data
+
+
+def _reason(error: Exception) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return f"cannot be read: {text}"

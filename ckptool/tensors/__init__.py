@@ -1,0 +1,1 @@
+"""Torch's vocabulary: dtypes, storages, tensors, and the calls that rebuild them."""

@@ -1,0 +1,337 @@
+"""The calls that make tensors in a pickle, read into `TensorRef` without being made.
+
+The argument lists are those of torch 2.13 in `torch/_utils.py`, `torch/_tensor.py` and
+`torch/nested/_internal/nested_tensor.py`, older forms included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, TypeVar
+
+from ckptool.errors import TensorError
+from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.pickling.opcodes import Interpreter
+from ckptool.tensors.arrays import read_array
+from ckptool.tensors.dtypes import DTYPES, DType, dtype_of_global
+from ckptool.tensors.refs import (
+    Component,
+    Components,
+    NoData,
+    StorageRef,
+    Strided,
+    TensorRef,
+)
+
+__all__ = ["REBUILD_CALLS", "explain", "sizes"]
+
+_T = TypeVar("_T")
+
+
+def explain(node: Opaque) -> TensorError | None:
+    """Why a call that should have made a tensor could not be read; None for any other call."""
+    read = _READERS.get(node.callee) if isinstance(node.callee, Global) else None
+    if read is None:
+        return None
+    try:
+        read(node)
+    except TensorError as error:
+        return error
+    return None
+
+
+def sizes(node: Node) -> tuple[int, ...]:
+    """Return a shape or strides: a tuple or list of counts, or a `torch.Size` of one."""
+    if isinstance(node, Opaque) and node.callee == Global("torch", "Size") and len(node.args) == 1:
+        node = node.args[0]
+    if type(node) is list:
+        node = tuple(node)
+    if type(node) is tuple:
+        for size in node:
+            if type(size) is not int or size < 0:
+                break
+        else:
+            return node
+    raise TensorError("its shape or strides are not a list of counts")
+
+
+# Dense tensors ---------------------------------------------------------------------------------
+
+
+def _rebuild_tensor(node: Opaque) -> TensorRef:
+    storage, offset, shape, stride = _args(node, 4, 4)
+    return _strided(node, storage, offset, shape, stride)
+
+
+def _rebuild_tensor_v2(node: Opaque) -> TensorRef:
+    storage, offset, shape, stride, requires_grad, _hooks, *metadata = _args(node, 6, 7)
+    return _strided(node, storage, offset, shape, stride, requires_grad, metadata=metadata)
+
+
+def _rebuild_tensor_v3(node: Opaque) -> TensorRef:
+    storage, offset, shape, stride, requires_grad, _hooks, dtype, *metadata = _args(node, 7, 8)
+    return _strided(
+        node, storage, offset, shape, stride, requires_grad, _dtype(dtype), metadata=metadata
+    )
+
+
+def _strided(
+    node: Opaque,
+    storage: Node,
+    offset: Node,
+    shape: Node,
+    stride: Node,
+    requires_grad: Node = False,
+    dtype: DType | None = None,
+    *,
+    metadata: list[Node] | None = None,
+) -> TensorRef:
+    if type(storage) is not StorageRef:
+        raise TensorError("its first argument is not a storage")
+    if type(offset) is not int or offset < 0:
+        raise TensorError(f"its offset {offset!r} is not a count")
+    shape, stride = sizes(shape), sizes(stride)
+    if len(shape) != len(stride):
+        raise TensorError(f"it has {len(shape)} dimensions and {len(stride)} strides")
+    bits = metadata[0] if metadata else None
+    if type(bits) is dict:
+        data = Strided(storage, offset, stride, bool(bits.get("conj")), bool(bits.get("neg")))
+    else:
+        data = Strided(storage, offset, stride)
+    return TensorRef(dtype or storage.dtype, shape, requires_grad is True, data, node)
+
+
+def _rebuild_meta_tensor(node: Opaque) -> TensorRef:
+    dtype, shape, stride, requires_grad = _args(node, 4, 4)
+    return TensorRef(
+        _dtype(dtype), sizes(shape), requires_grad is True, NoData(sizes(stride)), node
+    )
+
+
+def _rebuild_from_cpu_tensor(node: Opaque) -> TensorRef:
+    tensor, _dtype_, device, requires_grad = _args(node, 4, 4)
+    return replace(
+        _tensor(tensor), node=node, device=str(device), requires_grad=requires_grad is True
+    )
+
+
+def _rebuild_from_numpy(node: Opaque) -> TensorRef:
+    array, dtype_name, device, requires_grad = _args(node, 4, 4)
+    found = read_array(array)
+    if found is None:
+        raise TensorError("its first argument is not a numpy array of numbers")
+    wanted = _dtype(dtype_name)
+    if found.dtype == "float32" and wanted is DTYPES["bfloat16"]:
+        # numpy has no bfloat16, so torch writes such tensors widened: the upper halves are they.
+        found = found.upper_halves()
+    elif found.dtype != wanted.name:
+        raise TensorError(f"its numpy array holds {found.dtype}, not {wanted}")
+    storage = found.storage(wanted, str(device))
+    data = Strided(storage, 0, found.stride)
+    return TensorRef(wanted, found.shape, requires_grad is True, data, node)
+
+
+# Tensors made of others ------------------------------------------------------------------------
+
+
+def _rebuild_sparse_tensor(node: Opaque) -> TensorRef:
+    layout, data = _args(node, 2, 2)
+    name = _layout(layout)
+    roles = _SPARSE_ROLES.get(name)
+    if roles is None or type(data) is not tuple or len(data) < len(roles) + 1:
+        raise TensorError(f"its sparse layout {name!r} has other parts than torch's")
+    parts = tuple(Component(role, _tensor(part)) for role, part in zip(roles, data, strict=False))
+    values = _tensor(data[len(roles) - 1])
+    return TensorRef(
+        values.dtype, sizes(data[len(roles)]), values.requires_grad, Components(name, parts), node
+    )
+
+
+_SPARSE_ROLES: Final = {
+    "sparse_coo": ("indices", "values"),
+    "sparse_csr": ("crow_indices", "col_indices", "values"),
+    "sparse_bsr": ("crow_indices", "col_indices", "values"),
+    "sparse_csc": ("ccol_indices", "row_indices", "values"),
+    "sparse_bsc": ("ccol_indices", "row_indices", "values"),
+}
+
+
+def _layout(node: Node) -> str:
+    # Older files name the layout itself, newer ones `torch.serialization._get_layout("torch.x")`.
+    if isinstance(node, Opaque) and len(node.args) == 1 and isinstance(node.args[0], str):
+        return node.args[0].removeprefix("torch.")
+    if isinstance(node, Global):
+        return node.name
+    raise TensorError("its layout is not named")
+
+
+def _rebuild_qtensor(node: Opaque) -> TensorRef:
+    storage, offset, shape, stride, quantizer, requires_grad, _hooks = _args(node, 7, 7)
+    values = _strided(node, storage, offset, shape, stride, requires_grad)
+    match quantizer:
+        case (Global("torch", "per_tensor_affine"), (int() | float()) as scale, int() as zero):
+            parameters = (Component("scale", float(scale)), Component("zero_point", zero))
+        case (Global("torch", str()), TensorRef() as scales, TensorRef() as zeros, int()):
+            parameters = (Component("scales", scales), Component("zero_points", zeros))
+        case _:
+            raise TensorError("its quantizer is none of torch's")
+    parts = (Component("values", values), *parameters)
+    return replace(values, data=Components("quantized", parts))
+
+
+def _rebuild_nested_tensor(node: Opaque) -> TensorRef:
+    values, shapes, strides, offsets = (_tensor(part) for part in _args(node, 4, 4))
+    if len(shapes.shape) != 2:
+        raise TensorError("the sizes of its nested tensors are not a matrix")
+    count, dimensions = shapes.shape
+    parts = (
+        Component("values", values),
+        Component("sizes", shapes),
+        Component("strides", strides),
+        Component("offsets", offsets),
+    )
+    shape = (count, *[-1] * dimensions)
+    return TensorRef(values.dtype, shape, values.requires_grad, Components("nested", parts), node)
+
+
+def _rebuild_jagged_tensor(node: Opaque) -> TensorRef:
+    (keywords,) = _args(node, 1, 1)
+    if type(keywords) is not dict:
+        raise TensorError("it is not made from named parts")
+    values, offsets = _tensor(keywords.get("values")), _tensor(keywords.get("offsets"))
+    ragged = keywords.get("_ragged_idx", 1)
+    if type(ragged) is not int or not 1 <= ragged <= len(values.shape) or not offsets.shape:
+        raise TensorError("its ragged dimension is none of its own")
+    parts = [Component("values", values), Component("offsets", offsets)]
+    if keywords.get("lengths") is not None:
+        parts.append(Component("lengths", _tensor(keywords["lengths"])))
+    rest = list(values.shape)
+    rest[ragged - 1] = -1
+    return TensorRef(
+        values.dtype,
+        (offsets.shape[0] - 1, *rest),
+        keywords.get("requires_grad") is True,
+        Components("jagged", tuple(parts)),
+        node,
+    )
+
+
+def _rebuild_wrapper_subclass(node: Opaque) -> TensorRef:
+    cls, dtype, shape, stride, _offset, _layout_, _device, requires_grad = _args(node, 8, 8)
+    return TensorRef(
+        _dtype(dtype),
+        sizes(shape),
+        requires_grad is True,
+        NoData(sizes(stride)),
+        node,
+        cls if isinstance(cls, Global) else "tensor",
+    )
+
+
+# Parameters, buffers, subclasses ---------------------------------------------------------------
+
+
+def _rebuild_parameter(node: Opaque) -> TensorRef:
+    tensor, requires_grad, *_ = _args(node, 3, 4)
+    return replace(
+        _tensor(tensor), node=node, requires_grad=requires_grad is True, saved_as="parameter"
+    )
+
+
+def _rebuild_from_type(node: Opaque) -> TensorRef:
+    callee, cls, args, state = _args(node, 4, 4)
+    read = _READERS.get(callee) if isinstance(callee, Global) else None
+    if read is None or type(args) is not tuple or not isinstance(cls, Global):
+        raise TensorError("it is a subclass that is rebuilt in an unknown way")
+    inner = read(Opaque(callee, args))
+    attributes = _attributes(state)
+    if attributes.get("_is_buffer") is True:
+        persistent = attributes.get("persistent")
+        return replace(
+            inner,
+            node=node,
+            saved_as="buffer",
+            is_persistent=persistent if isinstance(persistent, bool) else None,
+        )
+    parts = tuple(
+        Component(str(name), value)
+        for name, value in attributes.items()
+        if type(value) is TensorRef
+    )
+    saved_as = inner.saved_as if cls in _PLAIN_TENSORS else cls
+    if parts and isinstance(inner.data, NoData):
+        return replace(inner, node=node, saved_as=saved_as, data=Components("subclass", parts))
+    return replace(inner, node=node, saved_as=saved_as)
+
+
+_PLAIN_TENSORS: Final = frozenset({Global("torch", "Tensor"), Global("torch._tensor", "Tensor")})
+
+
+def _attributes(state: Node) -> dict[Node, Node]:
+    # A class with slots has a pair as its state: the attributes, then the slots.
+    if type(state) is tuple and state:
+        state = state[0]
+    return state if type(state) is dict else {}
+
+
+# Arguments -------------------------------------------------------------------------------------
+
+
+def _args(node: Opaque, fewest: int, most: int) -> tuple[Node, ...]:
+    if not fewest <= len(node.args) <= most:
+        raise TensorError(f"{node.callee} is called with {len(node.args)} arguments")
+    return node.args
+
+
+def _tensor(node: Node) -> TensorRef:
+    return _require(node if type(node) is TensorRef else None, "a part of it is not a tensor")
+
+
+def _dtype(node: Node) -> DType:
+    return _require(dtype_of_global(node), "its dtype is none of torch's")
+
+
+def _require(found: _T | None, problem: str) -> _T:
+    if found is None:
+        raise TensorError(problem)
+    return found
+
+
+_READERS: Final[dict[Node, Callable[[Opaque], TensorRef]]] = {
+    Global("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    Global("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+    Global("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    Global("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    Global("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    Global("torch._utils", "_rebuild_sparse_tensor"): _rebuild_sparse_tensor,
+    Global("torch._utils", "_rebuild_sparse_csr_tensor"): _rebuild_sparse_tensor,
+    Global("torch._utils", "_rebuild_qtensor"): _rebuild_qtensor,
+    Global("torch._utils", "_rebuild_nested_tensor"): _rebuild_nested_tensor,
+    Global("torch._utils", "_rebuild_meta_tensor_no_storage"): _rebuild_meta_tensor,
+    Global("torch._utils", "_rebuild_wrapper_subclass"): _rebuild_wrapper_subclass,
+    Global("torch._utils", "_rebuild_device_tensor_from_numpy"): _rebuild_from_numpy,
+    Global("torch._utils", "_rebuild_xla_tensor"): _rebuild_from_numpy,
+    Global("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _rebuild_from_cpu_tensor,
+    Global("torch._tensor", "_rebuild_from_type"): _rebuild_from_type,
+    Global("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    Global("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
+    Global("torch.nested._internal.nested_tensor", "_rebuild_njt"): _rebuild_jagged_tensor,
+}
+
+
+def _interpreter(read: Callable[[Opaque], TensorRef]) -> Interpreter:
+    def interpret(node: Opaque) -> Node:
+        try:
+            return read(node)
+        except TensorError:
+            # The key path is not known yet: whoever lists the entries asks `explain` and names it.
+            return node
+
+    return interpret
+
+
+REBUILD_CALLS: Final[dict[Node, Interpreter]] = {
+    callee: _interpreter(read) for callee, read in _READERS.items()
+}
+"""For `read_pickle`: which calls make tensors, and how each is read."""

@@ -1,0 +1,201 @@
+"""What a file says of its storages and tensors; no element of theirs is read here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ckptool.errors import TensorError
+from ckptool.pickling.nodes import Global, Opaque
+from ckptool.sources import Extent
+from ckptool.tensors.dtypes import DType
+
+__all__ = [
+    "ByteOrder",
+    "Component",
+    "Components",
+    "NoData",
+    "StorageRef",
+    "Strided",
+    "TensorRef",
+    "check_bounds",
+    "storages_of",
+]
+
+ByteOrder: TypeAlias = Literal["little", "big"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StorageRef:
+    """Flat bytes under one or more tensors: `numel` elements of `dtype`, saved from `location`.
+
+    `extents` says where the container keeps which storage key; a key that is not in it has no
+    bytes in the file.
+    """
+
+    key: str
+    dtype: DType
+    location: str
+    numel: int
+    byteorder: ByteOrder
+    extents: Mapping[str, Extent]
+
+    @property
+    def nbytes(self) -> int:
+        """The size that the pickle declares, in bytes."""
+        return self.numel * self.dtype.itemsize
+
+    @property
+    def extent(self) -> Extent | None:
+        """Where the bytes are, None where the file does not have them."""
+        return self.extents.get(self.key)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Strided:
+    """Elements in one storage: `offset` and `stride` count elements of the tensor's dtype.
+
+    A conjugate or negative bit is a view that was saved unresolved: the elements are to be
+    conjugated or negated when they are read.
+    """
+
+    storage: StorageRef
+    offset: int
+    stride: tuple[int, ...]
+    is_conjugate: bool = False
+    is_negative: bool = False
+
+    def span_bytes(self, dtype: DType, shape: tuple[int, ...]) -> int:
+        """The bytes from the first element of a shape to behind the last one."""
+        if 0 in shape:
+            return 0
+        span = 1 + sum((size - 1) * step for size, step in zip(shape, self.stride, strict=True))
+        return dtype.nbytes_of(span)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NoData:
+    """A tensor on the meta device: a dtype, a shape and strides, and no elements."""
+
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Component:
+    """One part of a tensor that is made of several, by its role (`indices`, `values`, ...).
+
+    A part that is one number (the scale of a tensor quantized as a whole) is a number here.
+    """
+
+    role: str
+    value: TensorRef | int | float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Components:
+    """A tensor made of others: sparse, quantized, nested, or a subclass that wraps tensors."""
+
+    layout: str
+    parts: tuple[Component, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TensorRef:
+    """A tensor as the file describes it.
+
+    A dimension of -1 is ragged: its sizes are data of a nested tensor. `saved_as` is `tensor`,
+    `parameter`, `buffer` or the class of a subclass; `is_persistent` is what a saved `nn.Buffer`
+    says of itself. `node` is the call that rebuilds it, None where the format has no calls.
+    """
+
+    dtype: DType
+    shape: tuple[int, ...]
+    requires_grad: bool
+    data: Strided | Components | NoData
+    node: Opaque | None = None
+    saved_as: Literal["tensor", "parameter", "buffer"] | Global = "tensor"
+    is_persistent: bool | None = None
+    device: str | None = None
+
+    @property
+    def numel(self) -> int | None:
+        """The number of elements, None where a dimension is ragged."""
+        count = 1
+        for size in self.shape:
+            if size < 0:
+                return None
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of its elements, of all components together where it has some."""
+        data = self.data
+        if isinstance(data, Components):
+            return sum(
+                part.value.nbytes if isinstance(part.value, TensorRef) else 8 for part in data.parts
+            )
+        return self.dtype.nbytes_of(self.numel or 0)
+
+    @property
+    def layout(self) -> str:
+        """Torch's name for how the elements are arranged."""
+        return self.data.layout if isinstance(self.data, Components) else "strided"
+
+    @property
+    def location(self) -> str | None:
+        """The device it was saved from."""
+        if self.device is not None:
+            return self.device
+        if isinstance(self.data, NoData):
+            return "meta"
+        return next((storage.location for storage in storages_of(self)), None)
+
+
+def storages_of(tensor: TensorRef) -> tuple[StorageRef, ...]:
+    """Return the storages under a tensor and its components, in their order."""
+    data = tensor.data
+    if isinstance(data, Strided):
+        return (data.storage,)
+    if isinstance(data, NoData):
+        return ()
+    return tuple(
+        storage
+        for part in data.parts
+        if isinstance(part.value, TensorRef)
+        for storage in storages_of(part.value)
+    )
+
+
+def check_bounds(tensor: TensorRef) -> None:
+    """Raise TensorError where a tensor reaches outside its storage, or a storage its record."""
+    data = tensor.data
+    if isinstance(data, Components):
+        for part in data.parts:
+            if isinstance(part.value, TensorRef):
+                check_bounds(part.value)
+    elif isinstance(data, Strided):
+        _check_storage(data.storage)
+        end = tensor.dtype.nbytes_of(data.offset) + data.span_bytes(tensor.dtype, tensor.shape)
+        if end > data.storage.nbytes and 0 not in tensor.shape:
+            raise TensorError(
+                f"reaches to byte {end:,} of storage {data.storage.key!r}, "
+                f"which has {data.storage.nbytes:,}",
+                storage_key=data.storage.key,
+            )
+
+
+def _check_storage(storage: StorageRef) -> None:
+    extent = storage.extent
+    if extent is None:
+        if storage.numel:
+            raise TensorError(
+                f"storage {storage.key!r} is not in the file", storage_key=storage.key
+            )
+    elif extent.size < storage.nbytes:
+        raise TensorError(
+            f"storage {storage.key!r} should have {storage.nbytes:,} bytes; "
+            f"the file has {extent.size:,}",
+            storage_key=storage.key,
+        )

@@ -1,0 +1,198 @@
+"""A tensor's elements, read in bounded memory: through strides, offsets, bits and byte order."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ckptool.errors import ArchiveError, TensorError
+from ckptool.tensors.refs import NoData, Strided, TensorRef
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ckptool.sources import Extent
+    from ckptool.tensors.dtypes import DType
+
+__all__ = ["CHUNK_BYTES", "numpy_dtype", "read_bytes", "read_elements"]
+
+CHUNK_BYTES = 1 << 22
+"""How much of a tensor is held at a time."""
+
+_EXTENSION_FLOATS = frozenset(
+    {
+        "bfloat16",
+        "float8_e4m3fn",
+        "float8_e4m3fnuz",
+        "float8_e5m2",
+        "float8_e5m2fnuz",
+        "float8_e8m0fnu",
+    }
+)
+_RAW = {
+    "qint8": "int8",
+    "quint8": "uint8",
+    "qint32": "int32",
+    "bits16": "uint16",
+    # numpy has no half-precision complex: its real and imaginary parts stand side by side.
+    "complex32": "float16",
+}
+
+
+def numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    """Return the numpy dtype that a tensor's elements are read as.
+
+    Packed kinds (4-bit floats, integers below 8 bits, quint4x2, ...) are read as the bytes that
+    they are packed in, complex32 as pairs of float16.
+    """
+    import numpy as np
+
+    if dtype.name in _EXTENSION_FLOATS:
+        import ml_dtypes
+
+        extension: np.dtype[Any] = np.dtype(getattr(ml_dtypes, dtype.name))
+        return extension
+    if dtype.name in _RAW:
+        return np.dtype(_RAW[dtype.name])
+    if dtype.kind in ("quantized", "bits") or dtype.name == "float4_e2m1fn_x2":
+        return np.dtype("uint8")
+    try:
+        return np.dtype(dtype.name)
+    except TypeError:
+        return np.dtype("int8" if dtype.kind == "int" else "uint8")
+
+
+def read_elements(tensor: TensorRef) -> Iterator[NDArray[Any]]:
+    """Yield a tensor's elements in row-major order as one-dimensional arrays.
+
+    Each array has at most `CHUNK_BYTES` bytes; conjugate and negative bits are resolved. A tensor
+    of components has no elements of its own, one on the meta device has none at all: TensorError.
+    """
+    data = _strided(tensor)
+    element = numpy_dtype(tensor.dtype)
+    if _is_row_major(tensor.shape, data.stride):
+        chunks = _from_bytes(tensor, data, element)
+    else:
+        chunks = _from_strides(tensor, data, element)
+    for chunk in chunks:
+        yield _resolve(chunk, tensor.dtype, data)
+
+
+def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
+    """Yield the same elements as bytes, little-endian, without gaps.
+
+    What lies in the file like that already is handed through without numpy.
+    """
+    data = _strided(tensor)
+    is_plain = not data.is_conjugate and not data.is_negative
+    is_little = data.storage.byteorder == "little" or tensor.dtype.itemsize == 1
+    if is_plain and is_little and _is_row_major(tensor.shape, data.stride):
+        yield from _raw(tensor, data)
+        return
+    for chunk in read_elements(tensor):
+        yield chunk.tobytes()
+
+
+def _strided(tensor: TensorRef) -> Strided:
+    if isinstance(tensor.data, Strided):
+        return tensor.data
+    if isinstance(tensor.data, NoData):
+        raise TensorError("it was saved from the meta device and has no values")
+    raise TensorError(f"it is {tensor.layout}; its components have the values")
+
+
+def _is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether elements lie one behind the other; strides of single elements do not matter."""
+    expected = 1
+    for size, step in zip(reversed(shape), reversed(stride), strict=True):
+        if size != 1 and step != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _raw(tensor: TensorRef, data: Strided) -> Iterator[bytes]:
+    extent = data.storage.extent
+    if extent is None or not tensor.nbytes:
+        return
+    yield from _read(extent, tensor.dtype.nbytes_of(data.offset), tensor.nbytes)
+
+
+def _read(extent: Extent, start: int, size: int) -> Iterator[bytes]:
+    """Yield `size` bytes of an extent's content from `start`, in chunks."""
+    if extent.is_deflated:
+        yield from _inflate(extent, start, size)
+        return
+    for at in range(start, start + size, CHUNK_BYTES):
+        yield extent.source.read(extent.offset + at, min(CHUNK_BYTES, start + size - at))
+
+
+def _inflate(extent: Extent, start: int, size: int) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    skip, left = start, size
+    at, end = extent.offset, extent.offset + extent.stored_size
+    pending = b""
+    while left > 0:
+        if not pending and at < end:
+            pending = extent.source.read(at, min(CHUNK_BYTES, end - at))
+            at += len(pending)
+        try:
+            content = inflater.decompress(pending, CHUNK_BYTES)
+        except zlib.error as error:
+            raise ArchiveError(f"cannot be inflated: {error}", offset=extent.offset) from error
+        pending = inflater.unconsumed_tail
+        if not content and not pending and at >= end:
+            raise ArchiveError("inflates to less than is recorded", offset=extent.offset)
+        content, skip = content[skip:], max(0, skip - len(content))
+        if content:
+            yield content[:left]
+            left -= len(content)
+
+
+def _from_bytes(tensor: TensorRef, data: Strided, element: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    import numpy as np
+
+    rest = b""
+    for chunk in _raw(tensor, data):
+        whole = rest + chunk
+        usable = len(whole) - len(whole) % tensor.dtype.itemsize
+        rest = whole[usable:]
+        array = np.frombuffer(whole[:usable], element)
+        yield array if data.storage.byteorder == "little" else array.byteswap()
+
+
+def _from_strides(
+    tensor: TensorRef, data: Strided, element: np.dtype[Any]
+) -> Iterator[NDArray[Any]]:
+    """Read the whole run that the tensor spans and pick its elements out of it."""
+    import numpy as np
+
+    extent = data.storage.extent
+    if extent is None or 0 in tensor.shape:
+        return
+    itemsize = tensor.dtype.itemsize
+    span = data.span_bytes(tensor.dtype, tensor.shape)
+    raw = b"".join(_read(extent, data.offset * itemsize, span))
+    run = np.frombuffer(raw, np.dtype((np.void, itemsize)))
+    view = np.lib.stride_tricks.as_strided(
+        run, tensor.shape, [step * itemsize for step in data.stride], writeable=False
+    )
+    step = max(1, CHUNK_BYTES // itemsize)
+    flat = view.flat
+    for at in range(0, view.size, step):
+        array = np.ascontiguousarray(flat[at : at + step]).view(element)
+        yield array if data.storage.byteorder == "little" else array.byteswap()
+
+
+def _resolve(chunk: NDArray[Any], dtype: DType, data: Strided) -> NDArray[Any]:
+    import numpy as np
+
+    if data.is_conjugate:
+        if dtype.name == "complex32":
+            chunk = chunk.copy()
+            chunk[1::2] = np.negative(chunk[1::2])
+        else:
+            chunk = np.conjugate(chunk)
+    return np.negative(chunk) if data.is_negative else chunk
