@@ -16,10 +16,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
 from safetensors import deserialize
 from torch.package.package_importer import PackageImporter
 
-from tests import builders
+from tests import builders, strategies
 from tests.builders import Call, Global, Raw, Storage, Tensor, ZipRecord
 
 DTYPES = sorted(builders.STORAGE_CLASSES.keys() - {"qint8", "quint8", "qint32"})
@@ -252,7 +253,8 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     # Not `view(torch.uint8)`: torch refuses that for one element of stride 0.
     whole = tensor.contiguous()
     start = whole.storage_offset() * whole.itemsize
-    return bytes(whole.untyped_storage().tolist())[start : start + whole.numel() * whole.itemsize]
+    stored = bytes(whole.untyped_storage().tolist())  # type: ignore[no-untyped-call]
+    return stored[start : start + whole.numel() * whole.itemsize]
 
 
 @pytest.mark.parametrize(
@@ -294,6 +296,17 @@ def test_torch_reads_every_kind_of_file(build: Callable[[object], bytes]) -> Non
     assert loaded["w"].data_ptr() == loaded["tied"].data_ptr()
     assert (loaded["scalar"].item(), loaded["epoch"]) == (7, 3)
     assert loaded["complex"].tolist() == [1 + 2j, 3]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support")
+@given(strategies.state_dicts(surrogates=False))
+def test_torch_reads_any_state_dict(tensors: dict[str, Tensor]) -> None:
+    loaded = torch.load(io.BytesIO(builders.torch_zip(tensors)), map_location="cpu")
+    assert list(loaded) == list(tensors)
+    for name, built in tensors.items():
+        found = loaded[name]
+        assert (tuple(found.shape), found.stride()) == (built.shape, built.stride)
+        assert _bytes(found) == built.elements()
 
 
 def test_data_starts_on_a_multiple_of_the_alignment() -> None:

@@ -31,7 +31,7 @@ class Detail:
 
 
 def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
-    """Return the entries that names, paths or patterns mean, each once, in file order.
+    """Return the entries that names, paths or patterns mean, each once, in the order asked for.
 
     Raises EntryNotFoundError for one that nothing answers to.
     """
@@ -42,16 +42,12 @@ def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
         for name in {entry.path, place[1] if place else entry.path}:
             by_name.setdefault(name, []).append(entry)
     wanted = {
-        id(entry)
+        id(entry): entry
         for name in names
         for found in find_entries(list(by_name), name)
         for entry in by_name[found]
     }
-    return tuple(
-        _detail(entry, classified.get(id(entry)))
-        for entry in checkpoint.entries
-        if id(entry) in wanted
-    )
+    return tuple(_detail(entry, classified.get(id(entry))) for entry in wanted.values())
 
 
 def _detail(entry: Entry, classified: ClassifiedEntry | None) -> Detail:

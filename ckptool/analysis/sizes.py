@@ -40,12 +40,16 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class StorageUse:
-    """One storage: its bytes, those that tensors use, and the paths of these tensors."""
+    """One storage: its bytes, those that tensors use, and the paths of these tensors.
+
+    A storage can be referred to and have no paths: a tensor's attribute may hold it.
+    """
 
     key: str
     nbytes: int
     used_bytes: int
     paths: tuple[str, ...]
+    is_referenced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Sizes:
     @property
     def unreferenced(self) -> tuple[str, ...]:
         """The keys of storages that no tensor refers to."""
-        return tuple(storage.key for storage in self.storages if not storage.paths)
+        return tuple(storage.key for storage in self.storages if not storage.is_referenced)
 
 
 def measure(checkpoint: Checkpoint, classified: Sequence[ClassifiedEntry]) -> Sizes:
@@ -139,8 +143,13 @@ def _storages(checkpoint: Checkpoint) -> Iterator[StorageUse]:
                 users[storage.key].append(entry)
     for key, extent in checkpoint.extents.items():
         entries = users.get(key, [])
-        used = _used_bytes(key, entries, extent.size)
-        yield StorageUse(key, extent.size, used, tuple(entry.path for entry in entries))
+        yield StorageUse(
+            key,
+            extent.size,
+            _used_bytes(key, entries, extent.size),
+            tuple(entry.path for entry in entries),
+            key in checkpoint.container.referenced,
+        )
 
 
 def _used_bytes(key: str, entries: Sequence[Entry], size: int) -> int:

@@ -25,7 +25,8 @@ class Statistics:
     """Figures over the finite values; `histogram` counts them in equal bins from least to most.
 
     Complex numbers are measured by their magnitude. A figure of no values is None; `deviation` is
-    the standard deviation of the values as they are, not of a sample.
+    the standard deviation of the values as they are, not of a sample. Where all values are the same
+    there is no histogram.
     """
 
     elements: int
@@ -65,7 +66,7 @@ def statistics(tensor: TensorRef) -> Statistics | None:
     for values in _magnitudes(tensor):
         values = values[np.isfinite(values)]
         squares += float(np.square(values - mean).sum())
-        if math.isfinite(high - low):
+        if 0 < high - low < math.inf:
             counts += np.histogram(values, HISTOGRAM_BINS, (low, high))[0]
     return Statistics(
         elements,
@@ -76,7 +77,7 @@ def statistics(tensor: TensorRef) -> Statistics | None:
         high,
         mean,
         math.sqrt(squares / finite),
-        tuple(int(count) for count in counts),
+        tuple(int(count) for count in counts) if counts.any() else (),
     )
 
 

@@ -37,6 +37,7 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
         file=FileFacts(source.path, source.size, pickle.protocol),
         tree=pickle.tree,
         extents=extents,
+        referenced=frozenset(extents),
         globals=pickle.globals,
         warnings=(f"{rest:,} bytes follow the end of the pickle",) if rest else (),
     )

@@ -43,7 +43,7 @@ class ModuleAttributes:
 class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
 
-    `globals` are the names in the pickles, in the order of their first use. `script_classes` is
+    `referenced` are the storage keys that a pickle names. `globals` are the names in the pickles, in the order of their first use. `script_classes` is
     what the code of a TorchScript archive says of its classes, and `beside` holds the trees of
     its other pickles (constants, bytecode).
     """
@@ -52,6 +52,7 @@ class Container:
     file: FileFacts
     tree: Node
     extents: Mapping[str, Extent]
+    referenced: frozenset[str]
     globals: tuple[Global, ...] = ()
     beside: Mapping[str, Node] = field(default_factory=dict)
     script_classes: Mapping[Global, ModuleAttributes] = field(default_factory=dict)

@@ -56,6 +56,7 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
         file=FileFacts(source.path, source.size, stream.pickle.protocol, "little"),
         tree=stream.pickle.tree,
         extents=stream.extents,
+        referenced=frozenset(stream.extents),
         globals=stream.pickle.globals,
         warnings=stream.warnings,
     )

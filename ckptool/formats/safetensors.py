@@ -52,6 +52,7 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         file=FileFacts(source.path, source.size, byteorder="little"),
         tree=tree,
         extents=extents,
+        referenced=frozenset(extents),
     )
 
 

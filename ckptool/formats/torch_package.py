@@ -61,6 +61,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
         ),
         tree=tree,
         extents=extents,
+        referenced=frozenset(table.declared),
         globals=tuple(globals_),
         warnings=archive.warnings,
     )

@@ -46,6 +46,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
         ),
         tree=pickle.tree,
         extents=extents,
+        referenced=frozenset(table.declared),
         globals=pickle.globals,
         warnings=(*archive.warnings, *_warn_of_others(archive), *_warn_of_rest(data, pickle.size)),
     )

@@ -75,6 +75,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
         tree=tree,
         beside=others,
         extents=extents,
+        referenced=frozenset(table.declared),
         globals=tuple(
             dict.fromkeys(name for pickle in pickles.values() for name in pickle.globals)
         ),

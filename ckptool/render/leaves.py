@@ -26,6 +26,9 @@ _ARRAY_VALUES: Final = 1_000
 
 def leaf_type(node: Node) -> str:
     """Return Python's name for a leaf's type, or the global of an opaque object."""
+    array = read_array(node)
+    if array is not None:
+        return "numpy.ndarray" if array.shape else f"numpy.{array.dtype}"
     if isinstance(node, Opaque):
         return "opaque" if node.type is None else str(node.type)
     if isinstance(node, StorageRef):

@@ -50,18 +50,17 @@ def _tensor(detail: Detail) -> Iterator[RenderableType]:
     figures = detail.statistics
     if figures is not None and figures.elements:
         yield from ("", _figures(figures))
-        if figures.minimum is not None and figures.maximum is not None:
+        if figures.histogram and figures.minimum is not None and figures.maximum is not None:
             yield from ("", _histogram(figures.histogram, figures.minimum, figures.maximum))
     if detail.values is not None:
         yield from ("", Text(detail.values))
 
 
 def _facts(one: ClassifiedEntry, tensor: TensorRef) -> Text:
-    evidence = one.evidence if one.is_certain else f"{one.evidence}, not certain"
     facts = [
         f"{tensor.dtype} {list(tensor.shape)}",
         natural_size(tensor.nbytes),
-        f"{one.role} (evidence: {evidence})",
+        _role(one),
     ]
     if tensor.layout != "strided":
         facts.append(tensor.layout)
@@ -75,6 +74,12 @@ def _facts(one: ClassifiedEntry, tensor: TensorRef) -> Text:
     if tensor.requires_grad:
         facts.append("requires grad")
     return Text(visible(", ".join(facts)))
+
+
+def _role(one: ClassifiedEntry) -> str:
+    if one.evidence == "none":
+        return "role unknown"
+    return f"{one.role} (evidence: {one.evidence}{'' if one.is_certain else ', likely'})"
 
 
 def _component(role: str, value: TensorRef | int | float) -> Text:

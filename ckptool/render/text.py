@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -111,7 +112,7 @@ def _heading(overview: Overview) -> Table:
     if overview.foreign_globals:
         names = ", ".join(visible(str(name)) for name in overview.foreign_globals)
         grid.add_row(
-            "globals", Text.assemble((names, "yellow"), "  not torch's own; nothing was imported")
+            "globals", Text.assemble((names, "yellow"), "\nnot torch's own; nothing was imported")
         )
     if overview.fingerprint is not None:
         grid.add_row("fingerprint", Text(overview.fingerprint))
@@ -162,7 +163,7 @@ def _leaf_text(entry: Entry) -> str:
         return visible(repr(node))
     if node is None or isinstance(node, bool | int | float):
         return repr(node)
-    return visible(f"{leaf_type(node)} {plain(node)}")
+    return visible(f"{leaf_type(node)} {json.dumps(plain(node))}")
 
 
 # Tensors ---------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ def _storage_facts(overview: Overview, unfold: bool) -> Iterator[Text]:
     if len(shown) < len(wasteful):
         yield Text(f"... and {len(wasteful) - len(shown):,} more such storages; --all lists them")
     if sizes.unreferenced:
-        total = sum(one.nbytes for one in sizes.storages if not one.paths)
+        total = sum(one.nbytes for one in sizes.storages if not one.is_referenced)
         keys = ", ".join(visible(key) for key in sizes.unreferenced)
         yield Text(f"{natural_size(total)} in storages no tensor refers to: {keys}", "yellow")
 
