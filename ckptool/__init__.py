@@ -1,8 +1,8 @@
 """ckptool opens PyTorch checkpoints without running them.
 
-    >>> from ckptool import open_checkpoint, overview
+    >>> from ckptool import list_contents, open_checkpoint
     >>> with open_checkpoint("model.pt") as checkpoint:
-    ...     for one in overview(checkpoint).entries:
+    ...     for one in list_contents(checkpoint).entries:
     ...         print(one.name, one.role, one.entry.tensor.shape)
 
 The names below are loaded when they are first used: importing ckptool loads neither torch, numpy,
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ckptool.analysis.fingerprint import hash_tensor
-    from ckptool.analysis.overview import Overview, overview
+    from ckptool.analysis.overview import Contents, Overview, list_contents, overview
     from ckptool.checkpoint.entries import Entry
     from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
     from ckptool.classify.roles import ClassifiedEntry
@@ -40,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "CkptoolError",
     "ClassifiedEntry",
+    "Contents",
     "Entry",
     "EntryNotFoundError",
     "InputError",
@@ -54,6 +55,7 @@ __all__ = [
     "TensorRef",
     "UnsupportedFormatError",
     "hash_tensor",
+    "list_contents",
     "open_checkpoint",
     "overview",
     "read_bytes",
@@ -81,7 +83,7 @@ def __getattr__(name: str) -> Any:
             from ckptool.pickling.limits import Limits
 
             return Limits
-        case "Overview" | "overview":
+        case "Contents" | "Overview" | "list_contents" | "overview":
             from ckptool.analysis import overview
 
             return getattr(overview, name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, NoData, TensorRef
 from ckptool.values import read_bytes
 
-__all__ = ["fingerprint", "hash_tensor", "hash_tensors"]
+__all__ = ["fingerprint", "hash_tensor", "hash_entries"]
 
 
 def hash_tensor(tensor: TensorRef) -> str | None:
@@ -30,10 +30,14 @@ def hash_tensor(tensor: TensorRef) -> str | None:
     return digest.hexdigest()
 
 
-def hash_tensors(tensors: Iterable[TensorRef]) -> list[str | None]:
-    """Hash tensors side by side; hashing and reading both leave the interpreter lock alone."""
+def hash_entries(entries: Sequence[ClassifiedEntry]) -> dict[int, str | None]:
+    """Return the hash of every tensor, by the id of its classified entry.
+
+    Tensors are hashed side by side: hashing and reading both leave the interpreter lock alone.
+    """
+    tensors = {id(one): one.entry.tensor for one in entries if one.entry.tensor is not None}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(hash_tensor, tensors))
+        return dict(zip(tensors, pool.map(hash_tensor, tensors.values()), strict=True))
 
 
 def fingerprint(entries: Sequence[ClassifiedEntry], hashes: Mapping[int, str | None]) -> str:

@@ -1,4 +1,4 @@
-"""All that `inspect` and `list` say of a checkpoint, as one result."""
+"""All that `inspect` says of a checkpoint, and the part of it that `list` says, as results."""
 
 from __future__ import annotations
 
@@ -14,24 +14,40 @@ from ckptool.classify.evidence import classify_by_evidence
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.pickling.nodes import Global
 
-__all__ = ["Overview", "overview"]
+__all__ = ["Contents", "Overview", "list_contents", "overview"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Overview:
-    """A checkpoint with the role of every tensor that was asked for.
+class Contents:
+    """The tensors of a checkpoint that were asked for, with what they are.
 
-    `ties` is by the id of an `Entry`; `hashes` by the id of a `ClassifiedEntry`, empty unless
-    they were asked for. `fingerprint` is over the root, and None too where no root is chosen or
-    a filter leaves some of it out.
+    `hashes` is by the id of a `ClassifiedEntry`, empty unless they were asked for. `fingerprint`
+    is over the root, and None too where no root is chosen or a filter leaves some of it out.
     """
 
     checkpoint: Checkpoint
     entries: tuple[ClassifiedEntry, ...]
-    sizes: Sizes
-    ties: Mapping[int, tuple[str, ...]]
     hashes: Mapping[int, str | None]
     fingerprint: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Overview:
+    """The contents with their sizes; `ties` is by the id of an `Entry`."""
+
+    contents: Contents
+    sizes: Sizes
+    ties: Mapping[int, tuple[str, ...]]
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint that is looked at."""
+        return self.contents.checkpoint
+
+    @property
+    def entries(self) -> tuple[ClassifiedEntry, ...]:
+        """The tensors that were asked for, with what they are."""
+        return self.contents.entries
 
     @property
     def foreign_globals(self) -> tuple[Global, ...]:
@@ -39,15 +55,15 @@ class Overview:
         return tuple(name for name in self.checkpoint.globals if not is_known_global(name))
 
 
-def overview(
+def list_contents(
     checkpoint: Checkpoint,
     *,
     patterns: Sequence[str] = (),
     roles: Sequence[str] = (),
     sort: Literal["file", "name", "bytes"] = "file",
     with_hashes: bool = False,
-) -> Overview:
-    """Classify a checkpoint's tensors, keep those that are asked for, and measure them.
+) -> Contents:
+    """Classify a checkpoint's tensors and keep those that are asked for.
 
     `sort` orders them by path, or by bytes with the largest first.
     """
@@ -56,22 +72,22 @@ def overview(
     hashes: dict[int, str | None] = {}
     whole = None
     if with_hashes:
-        from ckptool.analysis.fingerprint import fingerprint, hash_tensors
+        from ckptool.analysis.fingerprint import fingerprint, hash_entries
 
-        hashed = [one for one in kept if one.entry.tensor is not None]
-        found = hash_tensors(one.entry.tensor for one in hashed if one.entry.tensor is not None)
-        hashes = {id(one): digest for one, digest in zip(hashed, found, strict=True)}
+        hashes = hash_entries(kept)
         if checkpoint.root is not None and len(kept) == len(classified):
             whole = fingerprint(kept, hashes)
     if sort == "name":
         kept = tuple(sorted(kept, key=lambda one: one.entry.path))
     elif sort == "bytes":
         kept = tuple(sorted(kept, key=lambda one: -one.nbytes))
+    return Contents(checkpoint, kept, hashes, whole)
+
+
+def overview(contents: Contents) -> Overview:
+    """Measure a checkpoint's contents."""
     return Overview(
-        checkpoint,
-        kept,
-        measure(checkpoint, kept),
-        ties(checkpoint.entries),
-        hashes,
-        whole,
+        contents,
+        measure(contents.checkpoint, contents.entries),
+        ties(contents.checkpoint.entries),
     )

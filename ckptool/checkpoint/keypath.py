@@ -25,7 +25,7 @@ def display_key(key: Hashable) -> str:
 
 def name_within(root: KeyPath, keys: KeyPath) -> str | None:
     """Return the name below a root, a state_dict's own key as it is; None for paths outside."""
-    if keys[: len(root)] != root:
+    if root and keys[: len(root)] != root:
         return None
     inside = keys[len(root) :]
     return display_key(inside[0]) if len(inside) == 1 else display(inside)

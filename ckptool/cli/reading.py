@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ckptool.analysis.overview import Overview, overview
+from ckptool.analysis.overview import Contents, list_contents, overview
 from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.cli.options import AsJson, Match, NoColor, PathArgument, RoleOption, RootOption
 from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings
@@ -49,15 +49,16 @@ def inspect(
       ckptool inspect model.pt --json | jq .totals
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        result = overview(
+        found = list_contents(
             checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
         )
         if as_json:
-            _print_overview(result, "inspect")
+            _print_overview(found, "inspect")
         else:
             from ckptool.render.text import inspection
 
-            print_rich(inspection(result, unfold=unfold, as_tree=tree), no_color=no_color)
+            view = inspection(overview(found), unfold=unfold, as_tree=tree)
+            print_rich(view, no_color=no_color)
             print_warnings(checkpoint.warnings)
 
 
@@ -82,15 +83,15 @@ def list_tensors(
       ckptool list model.safetensors --sha256
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        result = overview(
+        found = list_contents(
             checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
         )
         if as_json:
-            _print_overview(result, "list")
+            _print_overview(found, "list")
         else:
             from ckptool.render.listing import listing
 
-            print_lines(listing(result))
+            print_lines(listing(found))
             print_warnings(checkpoint.warnings)
 
 
@@ -126,7 +127,7 @@ def show(
             print_rich(details_view(found), no_color=no_color)
 
 
-def _print_overview(result: Overview, command: str) -> None:
+def _print_overview(found: Contents, command: str) -> None:
     from ckptool.render.json import overview_document
 
-    print_json(overview_document(result, command))
+    print_json(overview_document(overview(found), command))

@@ -88,7 +88,7 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
             "used_bytes": sizes.used_bytes,
             "unreferenced": list(sizes.unreferenced),
         },
-        "fingerprint": overview.fingerprint,
+        "fingerprint": overview.contents.fingerprint,
         "findings": [],
         "warnings": list(checkpoint.warnings),
     }
@@ -146,7 +146,7 @@ def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
         **({} if tensor is None else _tensor(tensor)),
         "tied_with": list(overview.ties.get(id(entry), ())),
         "expected": None,
-        "sha256": overview.hashes.get(id(one)),
+        "sha256": overview.contents.hashes.get(id(one)),
     }
 
 

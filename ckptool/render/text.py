@@ -114,8 +114,8 @@ def _heading(overview: Overview) -> Table:
         grid.add_row(
             "globals", Text.assemble((names, "yellow"), "\nnot torch's own; nothing was imported")
         )
-    if overview.fingerprint is not None:
-        grid.add_row("fingerprint", Text(overview.fingerprint))
+    if overview.contents.fingerprint is not None:
+        grid.add_row("fingerprint", Text(overview.contents.fingerprint))
     return grid
 
 
