@@ -56,15 +56,16 @@ class FileSource:
 
     def read_up_to(self, offset: int, length: int) -> bytes:
         """See `Source.read_up_to`."""
-        parts = []
         try:
-            while length > 0 and (part := os.pread(self.fd, length, offset)):
-                parts.append(part)
-                offset += len(part)
-                length -= len(part)
+            data = os.pread(self.fd, length, offset)
+            # The kernel may give less at a time than there is, at most 2 GiB.
+            while len(data) < length and (
+                more := os.pread(self.fd, length - len(data), offset + len(data))
+            ):
+                data += more
         except (OSError, OverflowError) as error:
             raise InputError(_reason(error), path=self.path) from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return data
 
     def close(self) -> None:
         """Give the file descriptor back; closing twice does nothing."""

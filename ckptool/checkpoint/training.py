@@ -23,8 +23,13 @@ _SCHEDULER_KEYS = ({"last_epoch", "_step_count"}, {"last_epoch", "base_lrs"}, {"
 _RNG_NAME = re.compile(r"(^|_)(rng|random)(_|$)|^(torch|cuda|numpy|python)_rng", re.IGNORECASE)
 
 
+_RNG_DTYPE = "uint8"
+
+
 def training_kind(keys: KeyPath, node: Node) -> TrainingKind | None:
     """Return what kind of training state stands at a key path, None for anything else."""
+    if type(node) is TensorRef and node.dtype.name != _RNG_DTYPE:
+        return None
     mapping = mapping_of(node)
     if mapping is not None:
         if mapping.keys() >= _OPTIMIZER_KEYS:
@@ -41,7 +46,7 @@ def training_kind(keys: KeyPath, node: Node) -> TrainingKind | None:
 def _is_rng(node: Node, mapping: dict[Node, Node] | None) -> bool:
     """Whether a value under such a name can be a generator's state, and not weights."""
     if type(node) is TensorRef:
-        return node.dtype.name == "uint8" and len(node.shape) == 1
+        return node.dtype.name == _RNG_DTYPE and len(node.shape) == 1
     if mapping is not None:
         return all(
             type(value) is not TensorRef or _is_rng(value, None) for value in mapping.values()

@@ -23,6 +23,7 @@ __all__ = ["classify_by_evidence"]
 
 _STATISTICS = ("running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
+_NORMALISATION = (*_STATISTICS, _COUNTER)
 # torch.nn.modules.batchnorm: since version 2 the counter is part of the state.
 _COUNTED_SINCE_VERSION = 2
 _EXTRA_STATE = "_extra_state"
@@ -38,6 +39,14 @@ class Verdict(NamedTuple):
     is_persistent: bool | None = None
 
 
+class _Name(NamedTuple):
+    """A name inside the root: the module's path, and the module's own name for the tensor."""
+
+    whole: str
+    module: str
+    leaf: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Scope:
     """What the rules know besides the entry: the names of its root and their metadata."""
@@ -49,7 +58,7 @@ class _Scope:
 
 _UNKNOWN: Final = Verdict("tensor", "none", False)
 
-Rule = Callable[[Entry, str, _Scope], Verdict | None]
+Rule = Callable[[Entry, _Name, _Scope], Verdict | None]
 
 
 def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
@@ -76,8 +85,9 @@ def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
 
 
 def _inside(entry: Entry, name: str, scope: _Scope) -> ClassifiedEntry:
+    parts = _split(name)
     for rule in _RULES:
-        verdict = rule(entry, name, scope)
+        verdict = rule(entry, parts, scope)
         if verdict is not None:
             use = _use(name, entry.tensor) if verdict.role == "buffer" else None
             return ClassifiedEntry(entry, name, *verdict, use)
@@ -89,7 +99,7 @@ def _outside(checkpoint: Checkpoint, entry: Entry) -> ClassifiedEntry:
     if state is not None and state.kind == "optimizer":
         return ClassifiedEntry(entry, None, "optimizer", "optimizer", True)
     for rule in (_by_module, _by_type_tag):
-        verdict = rule(entry, "", _NOWHERE)
+        verdict = rule(entry, _split(""), _NOWHERE)
         if verdict is not None:
             return ClassifiedEntry(entry, None, *verdict)
     return ClassifiedEntry(entry, None, *_UNKNOWN)
@@ -98,7 +108,7 @@ def _outside(checkpoint: Checkpoint, entry: Entry) -> ClassifiedEntry:
 # The rules -------------------------------------------------------------------------------------
 
 
-def _by_module(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+def _by_module(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     """A module that was saved whole keeps its parameters and buffers apart."""
     if entry.member is None:
         return None
@@ -108,7 +118,7 @@ def _by_module(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
     return Verdict(entry.member, "module", True, persistent)
 
 
-def _by_type_tag(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+def _by_type_tag(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     """An `nn.Buffer` saved as such is one; a Parameter may have been registered as a buffer."""
     tensor = entry.tensor
     if tensor is None:
@@ -120,34 +130,32 @@ def _by_type_tag(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
     return None
 
 
-def _by_extra_state(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+def _by_extra_state(_entry: Entry, name: _Name, _scope: _Scope) -> Verdict | None:
     """`Module.state_dict` puts what `get_extra_state` gives under this name."""
-    return Verdict("extra-state", "name", False) if _is_extra_state(entry) else None
+    return Verdict("extra-state", "name", False) if name.leaf == _EXTRA_STATE else None
 
 
-def _by_metadata(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+def _by_metadata(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     """The versions of modules: a normalisation that counts batches has version 2 or later."""
-    module, leaf = _split(name)
-    if leaf not in (*_STATISTICS, _COUNTER) or not _has_statistics(module, scope):
+    if name.leaf not in _NORMALISATION or not _has_statistics(name.module, scope):
         return None
-    facts = mapping_of(scope.metadata.get(module)) or {}
+    facts = mapping_of(scope.metadata.get(name.module)) or {}
     version = facts.get("version")
     if isinstance(version, int) and version >= _COUNTED_SINCE_VERSION:
         return Verdict("buffer", "metadata", False, True)
     return None
 
 
-def _by_statistics(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+def _by_statistics(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     """Mean and variance under one module, or a 0-d integer counter, are normalisation state."""
-    module, leaf = _split(name)
-    if leaf in _STATISTICS and _has_statistics(module, scope):
+    if name.leaf in _STATISTICS and _has_statistics(name.module, scope):
         return Verdict("buffer", "name", False, True)
-    if leaf == _COUNTER and scope.names[name].shape == ():
+    if name.leaf == _COUNTER and scope.names[name.whole].shape == ():
         return Verdict("buffer", "name", False, True)
     return None
 
 
-def _by_dtype(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
+def _by_dtype(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     """Integers and booleans have no gradients, so hardly a parameter has such a dtype."""
     tensor = entry.tensor
     if tensor is not None and tensor.dtype.kind in _WITHOUT_A_ROLE:
@@ -155,9 +163,9 @@ def _by_dtype(entry: Entry, _name: str, _scope: _Scope) -> Verdict | None:
     return None
 
 
-def _by_optimizer(_entry: Entry, name: str, scope: _Scope) -> Verdict | None:
+def _by_optimizer(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     """What an optimizer of the same file updates is a parameter."""
-    return Verdict("parameter", "optimizer", False) if name in scope.optimized else None
+    return Verdict("parameter", "optimizer", False) if name.whole in scope.optimized else None
 
 
 _RULES: Final[tuple[Rule, ...]] = (
@@ -211,7 +219,7 @@ def _aligned(optimizer: Mapping[Node, Node], scope: _Scope) -> set[str]:
     rest = [
         name
         for name, tensor in scope.names.items()
-        if not any(rule(Entry((), tensor), name, scope) for rule in _BUFFER_RULES)
+        if not any(rule(Entry((), tensor), _split(name), scope) for rule in _BUFFER_RULES)
     ]
     indices = [
         index for group in _groups(optimizer) for index in sequence_of(group.get("params")) or ()
@@ -255,16 +263,16 @@ def _has_statistics(module: str, scope: _Scope) -> bool:
 
 def _is_extra_state(entry: Entry) -> bool:
     key = entry.keys[-1] if entry.keys else None
-    return isinstance(key, str) and _split(key)[1] == _EXTRA_STATE
+    return isinstance(key, str) and _split(key).leaf == _EXTRA_STATE
 
 
-def _split(name: str) -> tuple[str, str]:
+def _split(name: str) -> _Name:
     module, _, leaf = name.rpartition(".")
-    return module, leaf
+    return _Name(name, module, leaf)
 
 
 def _use(name: str, tensor: TensorRef | None) -> Use | None:
-    leaf = _split(name)[1]
+    leaf = _split(name).leaf
     if leaf in _STATISTICS:
         return "statistics"
     if leaf == _COUNTER:

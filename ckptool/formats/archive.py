@@ -54,6 +54,7 @@ class Archive:
 class _Header(NamedTuple):
     """What the directory says of one record; `offset` is that of its local header."""
 
+    text: str
     name: bytes
     flags: int
     method: int
@@ -78,7 +79,7 @@ def read_archive(source: Source) -> Archive:
     records: dict[str, Extent] = {}
     behind = 0
     for header in sorted(headers, key=lambda header: header.offset):
-        name = _text(header.name)
+        name = header.text
         start = _check_local_header(source, header)
         if header.offset < behind:
             raise ArchiveError("overlaps the record before it", record=name, offset=header.offset)
@@ -98,7 +99,7 @@ def read_archive(source: Source) -> Archive:
         raise ArchiveError("the records reach into the directory", offset=offset)
     top = {name.partition("/")[0] for name in records if "/" in name}
     is_shared = len(top) == 1 and all("/" in name for name in records)
-    in_order = {_text(header.name): records[_text(header.name)] for header in headers}
+    in_order = {header.text: records[header.text] for header in headers}
     warnings = _warnings(headers)
     if not is_shared:
         return Archive(None, in_order, warnings)
@@ -205,7 +206,7 @@ def _read_directory(directory: bytes, count: int) -> list[_Header]:
             extra = directory[at + name_length : at + name_length + extra_length]
             size, stored_size, offset = _zip64(name, extra, [size, stored_size, offset])
         at += name_length + extra_length + comment_length
-        headers.append(_Header(name, flags, method, crc, stored_size, size, offset))
+        headers.append(_Header(_text(name), name, flags, method, crc, stored_size, size, offset))
     if at != len(directory):
         raise ArchiveError(f"the directory has more records than the {count} it names")
     return headers
@@ -229,7 +230,7 @@ def _zip64(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
 
 def _check_local_header(source: Source, header: _Header) -> int:
     """Return the offset of the record's bytes, after its local header agreed with the directory."""
-    name = _text(header.name)
+    name = header.text
     if header.method not in (_STORED, _DEFLATED):
         raise ArchiveError(
             f"compression method {header.method} is not one torch reads", record=name
@@ -263,7 +264,7 @@ def _check_local_header(source: Source, header: _Header) -> int:
 
 def _warnings(headers: list[_Header]) -> tuple[str, ...]:
     warnings = []
-    deflated = [_text(header.name) for header in headers if header.method == _DEFLATED]
+    deflated = [header.text for header in headers if header.method == _DEFLATED]
     if deflated:
         warnings.append(
             f"{len(deflated)} records are compressed, {deflated[0]} among them: "

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ckptool.errors import TensorError
-from ckptool.pickling.nodes import Node, PersistentId
+from ckptool.pickling.nodes import Global, Node, PersistentId
 from ckptool.sources import Extent
-from ckptool.tensors.dtypes import dtype_of_storage_class
+from ckptool.tensors.dtypes import DType, dtype_of_storage_class
 from ckptool.tensors.refs import ByteOrder, StorageRef
 
 __all__ = ["StorageTable"]
@@ -25,13 +25,19 @@ class StorageTable:
     extents: Mapping[str, Extent]
     byteorder: ByteOrder = "little"
     declared: dict[str, StorageRef] = field(default_factory=dict)
+    _dtypes: dict[Global, DType | None] = field(default_factory=dict)
 
     def resolver(self, key_of: Callable[[str], str] = str) -> Callable[[Node], Node]:
         """Return a function for `read_pickle`; `key_of` turns a pickle's key into this table's."""
 
         def resolve(persistent_id: Node) -> Node:
-            match persistent_id:
-                case ("storage", storage_class, str() as key, location, int() as numel, *_):
+            if (
+                type(persistent_id) is tuple
+                and len(persistent_id) >= 5
+                and persistent_id[0] == "storage"
+            ):
+                _, storage_class, key, location, numel = persistent_id[:5]
+                if type(key) is str and type(numel) is int and type(storage_class) is Global:
                     found = self.declare(key_of(key), storage_class, location, numel)
                     return PersistentId(persistent_id) if found is None else found
             return PersistentId(persistent_id)
@@ -39,13 +45,15 @@ class StorageTable:
         return resolve
 
     def declare(
-        self, key: str, storage_class: Node, location: Node, numel: int
+        self, key: str, storage_class: Global, location: Node, numel: int
     ) -> StorageRef | None:
         """Return the storage of that key; None where the class is no storage class.
 
         Raises TensorError where the pickle declares one key twice and differently.
         """
-        dtype = dtype_of_storage_class(storage_class)
+        if storage_class not in self._dtypes:
+            self._dtypes[storage_class] = dtype_of_storage_class(storage_class)
+        dtype = self._dtypes[storage_class]
         if dtype is None or numel < 0:
             return None
         known = self.declared.get(key)

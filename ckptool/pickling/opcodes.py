@@ -25,17 +25,17 @@ from ckptool.pickling.nodes import (
     OutOfBandBuffer,
 )
 
-__all__ = ["HANDLERS", "MISUSE", "NAMES", "STOP", "Interpreter", "Machine"]
+__all__ = ["HANDLERS", "MISUSE", "NAMES", "Interpreter", "Machine", "Stopped"]
 
 Interpreter = Callable[[Opaque], Node]
 """Reads a call that a format understands into a node of its own, or gives the call back."""
 
-MISUSE: Final = (IndexError, KeyError, OverflowError, TypeError, ValueError)
+MISUSE: Final = (IndexError, KeyError, OverflowError, TypeError, ValueError, struct.error)
 
 HIGHEST_PROTOCOL: Final = 5
-STOP: Final = ord(".")
 
 _FLOAT = struct.Struct(">d").unpack_from
+_UINT32 = struct.Struct("<I").unpack_from
 _PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
 _KEY_TUPLE_ITEMS = 1_000
 
@@ -56,6 +56,10 @@ class Machine:
 
 
 Handler = Callable[[Machine, int], int]
+
+
+class Stopped(Exception):
+    """The pickle is complete."""
 
 
 # Bytes, lines and integers out of the stream ---------------------------------------------------
@@ -145,7 +149,7 @@ def _binput(machine: Machine, at: int) -> int:
 
 
 def _long_binput(machine: Machine, at: int) -> int:
-    machine.memo[int.from_bytes(machine.data[at : at + 4], "little")] = machine.stack[-1]
+    machine.memo[_UINT32(machine.data, at)[0]] = machine.stack[-1]
     return at + 4
 
 
@@ -166,7 +170,7 @@ def _binget(machine: Machine, at: int) -> int:
 
 
 def _long_binget(machine: Machine, at: int) -> int:
-    machine.stack.append(machine.memo[int.from_bytes(machine.data[at : at + 4], "little")])
+    machine.stack.append(machine.memo[_UINT32(machine.data, at)[0]])
     return at + 4
 
 
@@ -253,9 +257,8 @@ def _binfloat(machine: Machine, at: int) -> int:
 
 
 def _binunicode(machine: Machine, at: int) -> int:
-    start = at + 4
-    end = start + int.from_bytes(machine.data[at:start], "little")
-    machine.stack.append(_take(machine, start, end).decode("utf-8", "surrogatepass"))
+    end: int = at + 4 + _UINT32(machine.data, at)[0]
+    machine.stack.append(_take(machine, at + 4, end).decode("utf-8", "surrogatepass"))
     return end
 
 
@@ -586,12 +589,17 @@ def _binpersid(machine: Machine, at: int) -> int:
     return at
 
 
+def _stop(_machine: Machine, _at: int) -> int:
+    raise Stopped
+
+
 def _unknown(machine: Machine, at: int) -> int:
     raise ValueError(f"no opcode begins with byte 0x{machine.data[at - 1]:02x}")
 
 
 _OPCODES: Final[dict[str, tuple[bytes, Handler]]] = {
     "MARK": (b"(", _mark),
+    "STOP": (b".", _stop),
     "POP": (b"0", _pop),
     "POP_MARK": (b"1", _pop_to_mark),
     "DUP": (b"2", _dup),
@@ -665,4 +673,3 @@ for _code, _handler in _OPCODES.values():
     HANDLERS[_code[0]] = _handler
 
 NAMES: Final[dict[int, str]] = {code[0]: name for name, (code, _) in _OPCODES.items()}
-NAMES[STOP] = "STOP"

@@ -8,6 +8,7 @@ build nodes.
 from __future__ import annotations
 
 import gc
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from ckptool.errors import LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, PersistentId, check_depth
-from ckptool.pickling.opcodes import HANDLERS, MISUSE, NAMES, STOP, Interpreter, Machine
+from ckptool.pickling.opcodes import HANDLERS, MISUSE, NAMES, Interpreter, Machine, Stopped
 
 __all__ = ["Pickle", "read_pickle"]
 
@@ -58,22 +59,21 @@ def read_pickle(
 
 
 def _run(machine: Machine) -> int:
-    data, limits = machine.data, machine.limits
-    at = behind = 0
+    """Read up to STOP and return the position behind it."""
+    data, limits, handlers = machine.data, machine.limits, HANDLERS
+    at = 0
     for start in range(0, limits.opcodes, _OPCODES_BETWEEN_CHECKS):
         try:
             for _ in range(min(_OPCODES_BETWEEN_CHECKS, limits.opcodes - start)):
-                opcode = data[at]
-                if opcode == STOP:
-                    return at + 1
-                behind = at + 1
-                at = HANDLERS[opcode](machine, behind)
+                at = handlers[data[at]](machine, at + 1)
+        except Stopped:
+            return at + 1
         except EOFError as error:
             raise _broken_off(machine) from error
         except MISUSE as error:
-            if at >= len(data) or behind >= len(data):
+            if at + 1 >= len(data) or isinstance(error, struct.error):
                 raise _broken_off(machine) from error
-            raise _misuse(error, behind - 1, data[behind - 1]) from error
+            raise _misuse(error, at, data[at]) from error
         if len(machine.memo) > limits.memo:
             raise LimitExceededError("memo entries", allowed=limits.memo, actual=len(machine.memo))
     raise LimitExceededError("opcodes", allowed=limits.opcodes, actual=limits.opcodes + 1)

@@ -27,6 +27,7 @@ from ckptool.tensors.refs import (
 __all__ = ["REBUILD_CALLS", "explain", "sizes"]
 
 _T = TypeVar("_T")
+_SIZE = Global("torch", "Size")
 
 
 def explain(node: Opaque) -> TensorError | None:
@@ -43,7 +44,7 @@ def explain(node: Opaque) -> TensorError | None:
 
 def sizes(node: Node) -> tuple[int, ...]:
     """Return a shape or strides: a tuple or list of counts, or a `torch.Size` of one."""
-    if isinstance(node, Opaque) and node.callee == Global("torch", "Size") and len(node.args) == 1:
+    if type(node) is Opaque and node.callee == _SIZE and len(node.args) == 1:
         node = node.args[0]
     if type(node) is list:
         node = tuple(node)

@@ -70,7 +70,9 @@ class Strided:
         """The bytes from the first element of a shape to behind the last one."""
         if 0 in shape:
             return 0
-        span = 1 + sum((size - 1) * step for size, step in zip(shape, self.stride, strict=True))
+        span = 1
+        for size, step in zip(shape, self.stride, strict=True):
+            span += (size - 1) * step
         return dtype.nbytes_of(span)
 
 
