@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ckptool.errors import InputError, MalformedCheckpointError
 
@@ -95,8 +94,7 @@ class BytesSource:
         return self._data[offset : offset + length]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Extent:
+class Extent(NamedTuple):
     """Where a run of bytes is kept: `size` bytes of content, `stored_size` bytes at `offset`.
 
     The two sizes differ only where the content is deflated. `crc` is the recorded CRC-32 of the

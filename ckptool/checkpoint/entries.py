@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.modules import is_module, mapping_of, members, sequence_of
@@ -28,8 +28,7 @@ class Cycle:
     keys: KeyPath
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """One leaf of the tree with its key path.
 
     Inside a whole module the path ends in a dotted attribute path, as the module's own

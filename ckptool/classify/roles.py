@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ckptool.checkpoint.entries import Entry
 
@@ -14,8 +13,7 @@ Evidence: TypeAlias = Literal["spec", "module", "type-tag", "optimizer", "metada
 Use: TypeAlias = Literal["statistics", "cache", "mask", "constant", "counter"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ClassifiedEntry:
+class ClassifiedEntry(NamedTuple):
     """An entry with what it is.
 
     `name` is its name inside the root, None outside of it. `is_persistent` is about buffers and

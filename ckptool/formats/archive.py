@@ -32,6 +32,7 @@ _LOCATOR64 = struct.Struct("<4sIQI")
 _END64 = struct.Struct("<4sQ2H2I4Q")
 
 _LONGEST_COMMENT = 0xFFFF
+_PAGE = 4096
 _IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64_EXTRA = 1
 _STORED, _DEFLATED = 0, 8
@@ -64,6 +65,25 @@ class _Header(NamedTuple):
     offset: int
 
 
+class _PageReader:
+    """Reads short runs in ascending order, a page at a time: small records share one."""
+
+    __slots__ = ("_page", "_source", "_start")
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._start = 0
+        self._page = b""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, or as many as there are."""
+        at = offset - self._start
+        if at < 0 or at + length > len(self._page):
+            self._page = self._source.read_up_to(offset, max(length, _PAGE))
+            self._start, at = offset, 0
+        return self._page[at : at + length]
+
+
 def has_directory(source: Source) -> bool:
     """Whether the file ends as a zip archive does."""
     return _find_end(source) is not None
@@ -78,9 +98,10 @@ def read_archive(source: Source) -> Archive:
     headers = _read_directory(source.read(offset, size), count)
     records: dict[str, Extent] = {}
     behind = 0
+    headers_read = _PageReader(source)
     for header in sorted(headers, key=lambda header: header.offset):
         name = header.text
-        start = _check_local_header(source, header)
+        start = _check_local_header(headers_read, header)
         if header.offset < behind:
             raise ArchiveError("overlaps the record before it", record=name, offset=header.offset)
         behind = start + header.stored_size
@@ -228,7 +249,7 @@ def _zip64(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
     raise ArchiveError("its ZIP64 sizes are missing", record=_text(name))
 
 
-def _check_local_header(source: Source, header: _Header) -> int:
+def _check_local_header(pages: _PageReader, header: _Header) -> int:
     """Return the offset of the record's bytes, after its local header agreed with the directory."""
     name = header.text
     if header.method not in (_STORED, _DEFLATED):
@@ -238,7 +259,7 @@ def _check_local_header(source: Source, header: _Header) -> int:
     if header.method == _STORED and header.stored_size != header.size:
         raise ArchiveError("is stored, but with two different sizes", record=name)
     length = _LOCAL.size + len(header.name)
-    raw = source.read_up_to(header.offset, length)
+    raw = pages.read(header.offset, length)
     if len(raw) != length or not raw.startswith(LOCAL_MAGIC):
         raise ArchiveError("its local header is not there", record=name, offset=header.offset)
     (_, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length) = (
@@ -248,7 +269,7 @@ def _check_local_header(source: Source, header: _Header) -> int:
         raise ArchiveError("its local header has another name", record=name, offset=header.offset)
     start: int = header.offset + length + extra_length
     if _IN_EXTRA_32 in (stored_size, size):
-        extra = source.read(header.offset + length, extra_length)
+        extra = pages.read(header.offset + length, extra_length)
         size, stored_size = _zip64(header.name, extra, [size, stored_size])
     agrees = method == header.method
     # With a descriptor, sizes and CRC were not known yet when the local header was written.

@@ -32,8 +32,6 @@ Node: TypeAlias = Any
 Construction: TypeAlias = Literal["reduce", "newobj", "newobj_ex", "inst", "obj", "frozenset"]
 """Which opcode made an opaque object; a writer needs it to make the same again."""
 
-_SCALARS = frozenset({bool, int, float, str, bytes, bytearray, type(None)})
-
 
 class Global(NamedTuple):
     """A `(module, name)` reference: only a name here, never looked up."""
@@ -131,6 +129,9 @@ def children(node: Node) -> Iterator[Node]:
                 yield part
 
 
+_CONTAINERS = frozenset({dict, list, tuple, set, Opaque, PersistentId})
+
+
 def check_depth(tree: Node, allowed: int) -> None:
     """Raise LimitExceededError where the tree is nested deeper than `allowed` containers.
 
@@ -145,7 +146,7 @@ def check_depth(tree: Node, allowed: int) -> None:
             raise LimitExceededError("levels of nesting", allowed=allowed, actual=len(path))
         node, below = path[-1]
         for child in below:
-            if type(child) in _SCALARS:
+            if type(child) not in _CONTAINERS:
                 continue
             if id(child) not in heights:
                 heights[id(child)] = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from ckptool.errors import TensorError
 from ckptool.pickling.nodes import Global, Opaque
@@ -52,8 +52,7 @@ class StorageRef:
         return self.extents.get(self.key)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Strided:
+class Strided(NamedTuple):
     """Elements in one storage: `offset` and `stride` count elements of the tensor's dtype.
 
     A conjugate or negative bit is a view that was saved unresolved: the elements are to be
