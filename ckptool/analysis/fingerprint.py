@@ -12,7 +12,7 @@ from ckptool.classify.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, NoData, TensorRef
 from ckptool.values import read_bytes
 
-__all__ = ["fingerprint", "hash_tensor", "hash_entries"]
+__all__ = ["fingerprint", "hash_entries", "hash_tensor"]
 
 
 def hash_tensor(tensor: TensorRef) -> str | None:

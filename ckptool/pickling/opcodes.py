@@ -58,7 +58,7 @@ class Machine:
 Handler = Callable[[Machine, int], int]
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - it is no error
     """The pickle is complete."""
 
 

@@ -87,7 +87,7 @@ _PARTS: Final[dict[type, Callable[[Node], Node]]] = {
     Global: str,
     PersistentId: lambda node: node.value,
     ExtensionCode: lambda node: node.code,
-    OutOfBandBuffer: lambda node: None,
+    OutOfBandBuffer: lambda _node: None,
     Cycle: lambda node: display(node.keys),
     StorageRef: lambda node: {"key": node.key, "dtype": str(node.dtype), "bytes": node.nbytes},
     TensorRef: lambda node: {"dtype": str(node.dtype), "shape": list(node.shape)},

@@ -111,7 +111,7 @@ def _rebuild_meta_tensor(node: Opaque) -> TensorRef:
 
 
 def _rebuild_from_cpu_tensor(node: Opaque) -> TensorRef:
-    tensor, _dtype_, device, requires_grad = _args(node, 4, 4)
+    tensor, _, device, requires_grad = _args(node, 4, 4)
     return replace(
         _tensor(tensor), node=node, device=str(device), requires_grad=requires_grad is True
     )
@@ -219,7 +219,7 @@ def _rebuild_jagged_tensor(node: Opaque) -> TensorRef:
 
 
 def _rebuild_wrapper_subclass(node: Opaque) -> TensorRef:
-    cls, dtype, shape, stride, _offset, _layout_, _device, requires_grad = _args(node, 8, 8)
+    cls, dtype, shape, stride, _, _, _, requires_grad = _args(node, 8, 8)
     return TensorRef(
         _dtype(dtype),
         sizes(shape),

@@ -1,0 +1,33 @@
+# What CI runs, and what to run before a commit. Uses the tools of the active virtual environment.
+PYTHON ?= python
+
+.PHONY: check lint types imports test real fuzz bench samples
+
+check: lint types imports test
+
+lint:
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:
+	$(PYTHON) -m mypy
+
+imports:
+	lint-imports --no-cache
+
+test:
+	$(PYTHON) -m pytest --cov --cov-report=term -m "not real and not fuzz"
+
+# Real checkpoints out of public packages; skipped where no registry can be reached.
+real:
+	$(PYTHON) -m pytest -m real tests/real_files
+
+# The property tests again, with many more examples.
+fuzz:
+	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m "fuzz or not real" tests/test_properties.py
+
+bench:
+	$(PYTHON) -m tests.benchmarks
+
+samples:
+	$(PYTHON) sample_checkpoints/generate.py
