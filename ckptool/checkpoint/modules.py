@@ -34,9 +34,30 @@ def mapping_of(node: Node) -> dict[Node, Node] | None:
     """The items of a dict, or of an object that is one (OrderedDict, defaultdict, ...)."""
     if type(node) is dict:
         return node
-    if type(node) is Opaque and (node.keyed is not None or node.type in _MAPPINGS):
-        return node.keyed if node.keyed is not None else {}
-    return None
+    if type(node) is not Opaque:
+        return None
+    if node.type not in _MAPPINGS:
+        return node.keyed
+    # The first argument of a defaultdict is what it calls for a missing key.
+    args = node.args[1:] if node.type == _DEFAULTDICT else node.args
+    made_from = _items_of_call(args) if args else {}
+    return None if made_from is None else made_from | (node.keyed or {})
+
+
+def _items_of_call(args: tuple[Node, ...]) -> dict[Node, Node] | None:
+    """What a mapping was made from; Python 2 gave an OrderedDict its items as a list of pairs.
+
+    None for arguments that no such mapping takes.
+    """
+    if type(args[0]) is dict:
+        return args[0]
+    pairs = sequence_of(args[0])
+    if pairs is None or not all(
+        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) in _PLAIN_KEYS
+        for pair in pairs
+    ):
+        return None
+    return dict(pairs)
 
 
 def sequence_of(node: Node) -> list[Node] | tuple[Node, ...] | None:
@@ -48,10 +69,12 @@ def sequence_of(node: Node) -> list[Node] | tuple[Node, ...] | None:
     return None
 
 
+_PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+_DEFAULTDICT = Global("collections", "defaultdict")
 _MAPPINGS = frozenset(
     {
+        _DEFAULTDICT,
         Global("collections", "OrderedDict"),
-        Global("collections", "defaultdict"),
         Global("collections", "Counter"),
     }
 )

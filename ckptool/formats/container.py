@@ -43,9 +43,9 @@ class ModuleAttributes:
 class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
 
-    `referenced` are the storage keys that a pickle names. `globals` are the names in the pickles, in the order of their first use. `script_classes` is
-    what the code of a TorchScript archive says of its classes, and `beside` holds the trees of
-    its other pickles (constants, bytecode).
+    `referenced` are the storage keys that a pickle names. `globals` are the names in the pickles,
+    in the order of their first use. `script_classes` is what the code of a TorchScript archive
+    says of its classes, and `beside` holds the trees of its other pickles (constants, bytecode).
     """
 
     format: FormatName
