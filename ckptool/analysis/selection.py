@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Sequence
 
@@ -70,4 +69,6 @@ def find_entries(paths: Sequence[str], wanted: str) -> list[str]:
 
 
 def _close(wanted: str, names: Sequence[str]) -> list[str]:
+    import difflib
+
     return difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)

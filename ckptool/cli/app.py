@@ -87,6 +87,10 @@ def _options(
 
 def main() -> None:
     """Run the program on the arguments of the process."""
-    # One command makes few cycles and many objects: collecting them costs time and frees nothing.
+    # One command makes few cycles and many objects: collecting them, now or at the exit, costs time
+    # and frees nothing.
     gc.disable()
-    app()
+    try:
+        app()
+    finally:
+        gc.freeze()

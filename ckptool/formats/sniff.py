@@ -1,23 +1,17 @@
 """Which format a file is of, by its content: its name is never asked.
 
-`FORMATS` is an ordered list of readers, each with the test that claims a file. What nothing claims
-is named as what it really is, from its first bytes.
+The tests are asked in order; what none of them claims is named as what it really is, from its
+first bytes. A reader is imported when a file is of its format: most files are torch's own zip.
 """
 
 from __future__ import annotations
 
 import re
-import tarfile
-from collections.abc import Callable
 from typing import Final
 
 from ckptool.errors import NotACheckpointError, PickleStreamError, UnsupportedFormatError
-from ckptool.formats.archive import LOCAL_MAGIC, Archive, has_directory, read_archive
-from ckptool.formats.bare_pickle import read_bare_pickle
+from ckptool.formats.archive import LOCAL_MAGIC, has_directory, read_archive
 from ckptool.formats.container import Container
-from ckptool.formats.legacy import read_legacy, starts_as_legacy
-from ckptool.formats.safetensors import is_safetensors, read_safetensors
-from ckptool.formats.torch_package import is_torch_package, read_torch_package
 from ckptool.formats.torch_zip import PICKLE, read_torch_zip
 from ckptool.formats.torchscript import is_torchscript, read_torchscript
 from ckptool.pickling.limits import Limits
@@ -43,6 +37,14 @@ def read_container(source: FileSource, limits: Limits) -> Container:
     head = source.read_up_to(0, _HEAD_BYTES)
     if head.startswith(LOCAL_MAGIC) or has_directory(source):
         return _read_zip(source, limits)
+    return _read_stream(source, head, limits)
+
+
+def _read_stream(source: FileSource, head: bytes, limits: Limits) -> Container:
+    from ckptool.formats.bare_pickle import read_bare_pickle
+    from ckptool.formats.legacy import read_legacy, starts_as_legacy
+    from ckptool.formats.safetensors import is_safetensors, read_safetensors
+
     if starts_as_legacy(source, limits):
         return read_legacy(source, limits)
     _refuse_by_content(source, head)
@@ -58,24 +60,19 @@ def read_container(source: FileSource, limits: Limits) -> Container:
         ) from error
 
 
-# Zip archives ----------------------------------------------------------------------------------
-
-_ZIP_READERS: Final[
-    tuple[tuple[Callable[[Archive], bool], Callable[[FileSource, Archive, Limits], Container]], ...]
-] = (
-    (lambda archive: PICKLE in archive.records and is_torchscript(archive), read_torchscript),
-    (lambda archive: PICKLE in archive.records and archive.name is not None, read_torch_zip),
-    (is_torch_package, read_torch_package),
-)
-
 _CHECKPOINT_NAME = re.compile(r"\.(pt|pth|ckpt|bin|pkl|safetensors|tar)$")
 
 
 def _read_zip(source: FileSource, limits: Limits) -> Container:
+    from ckptool.formats.torch_package import is_torch_package, read_torch_package
+
     archive = read_archive(source)
-    for claims, read in _ZIP_READERS:
-        if claims(archive):
-            return read(source, archive, limits)
+    if PICKLE in archive.records and is_torchscript(archive):
+        return read_torchscript(source, archive, limits)
+    if PICKLE in archive.records and archive.name is not None:
+        return read_torch_zip(source, archive, limits)
+    if is_torch_package(archive):
+        return read_torch_package(source, archive, limits)
     names = list(archive.records)
     if "archive_format" in names or "serialized_exported_program.json" in names:
         raise UnsupportedFormatError("a program of torch.export (.pt2)", supported=SUPPORTED)
@@ -134,6 +131,8 @@ def _refuse_by_content(source: FileSource, head: bytes) -> None:
 
 
 def _refuse_tar(source: FileSource) -> None:
+    import tarfile
+
     try:
         with tarfile.open(source.path) as tar:
             names = {member.name for member in tar}

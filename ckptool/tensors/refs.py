@@ -26,7 +26,7 @@ __all__ = [
 ByteOrder: TypeAlias = Literal["little", "big"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen ones take three times as long to make
 class StorageRef:
     """Flat bytes under one or more tensors: `numel` elements of `dtype`, saved from `location`.
 
@@ -101,7 +101,7 @@ class Components:
     parts: tuple[Component, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen ones take three times as long to make
 class TensorRef:
     """A tensor as the file describes it.
 
