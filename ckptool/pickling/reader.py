@@ -51,7 +51,7 @@ def read_pickle(
     machine = Machine(data, limits, calls or {}, resolve)
     with _garbage_collection_paused():
         size = _run(machine)
-    if machine.metastack or not machine.stack:
+    if not machine.stack:
         raise PickleStreamError("leaves no value behind", offset=size - 1, opcode="STOP")
     tree = machine.stack[-1]
     check_depth(tree, limits.depth)
@@ -67,6 +67,7 @@ def _run(machine: Machine) -> int:
             for _ in range(min(_OPCODES_BETWEEN_CHECKS, limits.opcodes - start)):
                 at = handlers[data[at]](machine, at + 1)
         except Stopped:
+            _check_memo(machine)
             return at + 1
         except EOFError as error:
             raise _broken_off(machine) from error
@@ -74,9 +75,14 @@ def _run(machine: Machine) -> int:
             if at + 1 >= len(data) or isinstance(error, struct.error):
                 raise _broken_off(machine) from error
             raise _misuse(error, at, data[at]) from error
-        if len(machine.memo) > limits.memo:
-            raise LimitExceededError("memo entries", allowed=limits.memo, actual=len(machine.memo))
+        _check_memo(machine)
     raise LimitExceededError("opcodes", allowed=limits.opcodes, actual=limits.opcodes + 1)
+
+
+def _check_memo(machine: Machine) -> None:
+    allowed, actual = machine.limits.memo, len(machine.memo)
+    if actual > allowed:
+        raise LimitExceededError("memo entries", allowed=allowed, actual=actual)
 
 
 def _broken_off(machine: Machine) -> PickleStreamError:
