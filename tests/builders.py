@@ -269,7 +269,7 @@ class Call:
     `new` writes NEWOBJ, as objects without a `__reduce__` of their own are written.
     """
 
-    function: Global
+    function: Global | Persistent
     args: tuple[object, ...] = ()
     state: object = None
     appends: Sequence[object] = ()

@@ -167,14 +167,15 @@ def _read_pickle_at(
     """Read the pickle at an offset. Where it ends is not known before, so windows grow."""
     length = _FIRST_WINDOW
     while True:
-        window = source.read_up_to(at, min(length, limits.pickle_bytes + 1))
+        asked = min(length, limits.pickle_bytes + 1)
+        window = source.read_up_to(at, asked)
         try:
             return read_pickle(window, calls=REBUILD_CALLS, resolve=resolve, limits=limits)
         except PickleStreamError as error:
-            if not error.breaks_off or len(window) < length:
+            if not error.breaks_off or len(window) < asked:
                 raise
-        if length > limits.pickle_bytes:
+        if asked > limits.pickle_bytes:
             raise LimitExceededError(
-                "bytes in one pickle", allowed=limits.pickle_bytes, actual=length
+                "bytes in one pickle", allowed=limits.pickle_bytes, actual=asked
             )
         length *= _WINDOW_GROWTH

@@ -21,12 +21,15 @@ __all__ = ["METADATA", "is_safetensors", "read_safetensors"]
 
 METADATA: Final = "__metadata__"
 _LENGTH_BYTES = 8
+# A length of a terabyte is none; text that has a brace at this place has letters before it.
+_LARGEST_LENGTH_BYTES = 5
 _PACKED = "F4"
 
 
 def is_safetensors(source: Source) -> bool:
     """Whether the file begins with a header length and the brace of a JSON object."""
-    return source.read_up_to(_LENGTH_BYTES, 1) == b"{"
+    head = source.read_up_to(0, _LENGTH_BYTES + 1)
+    return head[_LENGTH_BYTES:] == b"{" and head[_LARGEST_LENGTH_BYTES:_LENGTH_BYTES] == bytes(3)
 
 
 def read_safetensors(source: FileSource, limits: Limits) -> Container:

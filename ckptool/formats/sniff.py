@@ -45,11 +45,12 @@ def _read_stream(source: FileSource, head: bytes, limits: Limits) -> Container:
     from ckptool.formats.legacy import read_legacy, starts_as_legacy
     from ckptool.formats.safetensors import is_safetensors, read_safetensors
 
+    # First of all: any byte, a magic number's too, can be the lowest one of a header's length.
+    if is_safetensors(source):
+        return read_safetensors(source, limits)
     if starts_as_legacy(source, limits):
         return read_legacy(source, limits)
     _refuse_by_content(source, head)
-    if is_safetensors(source):
-        return read_safetensors(source, limits)
     try:
         return read_bare_pickle(source, limits)
     except PickleStreamError as error:

@@ -37,6 +37,9 @@ class StorageTable:
                 and persistent_id[0] == "storage"
             ):
                 _, storage_class, key, location, numel = persistent_id[:5]
+                # torch.package numbers its storages, all others name them.
+                if type(key) is int:
+                    key = str(key)
                 if type(key) is str and type(numel) is int and type(storage_class) is Global:
                     found = self.declare(key_of(key), storage_class, location, numel)
                     return PersistentId(persistent_id) if found is None else found
