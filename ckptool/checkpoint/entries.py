@@ -87,6 +87,7 @@ def list_entries(
             frames.pop()
             on_the_way.pop(id(frame.container), None)
             continue
+        _check(entry)
         if type(entry.node) is not TensorRef:
             if id(entry.node) in on_the_way:
                 entry = Entry(entry.keys, Cycle(on_the_way[id(entry.node)]))
@@ -94,7 +95,6 @@ def list_entries(
                 frames.append(inside)
                 on_the_way[id(entry.node)] = entry.keys
                 continue
-        _check(entry)
         found.append(entry)
         if len(found) > limits.leaves:
             raise LimitExceededError("leaves", allowed=limits.leaves, actual=len(found))

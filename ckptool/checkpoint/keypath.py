@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TypeAlias
 
+from ckptool.pickling.nodes import Global
+
 __all__ = ["KeyPath", "display", "display_key", "name_within"]
 
 KeyPath: TypeAlias = tuple[Hashable, ...]
@@ -36,7 +38,9 @@ def _escaped(key: Hashable) -> str:
 
 
 def _shown(key: Hashable) -> str:
-    # Nodes of the tree can be keys too; their class says more than a memory address.
+    if isinstance(key, Global):
+        return f"<{key}>"
+    # Other nodes of the tree can be keys too; their class says more than a memory address.
     if key is None or isinstance(key, bool | int | float | bytes | tuple):
         return repr(key)
-    return f"<{key if type(key).__name__ == 'Global' else type(key).__name__}>"
+    return f"<{type(key).__name__}>"
