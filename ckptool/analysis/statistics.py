@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,8 @@ class Statistics:
     nan: int
     inf: int
     zero: int
-    minimum: float | None
-    maximum: float | None
+    minimum: float | int | None
+    maximum: float | int | None
     mean: float | None
     deviation: float | None
     histogram: tuple[int, ...]
@@ -47,7 +47,9 @@ def statistics(tensor: TensorRef) -> Statistics | None:
     import numpy as np
 
     elements = nan = inf = zero = finite = 0
-    low, high, total = math.inf, -math.inf, 0.0
+    low: float | int = math.inf
+    high: float | int = -math.inf
+    total = 0.0
     for values in _magnitudes(tensor):
         elements += values.size
         nan += int(np.isnan(values).sum())
@@ -56,8 +58,8 @@ def statistics(tensor: TensorRef) -> Statistics | None:
         values = values[np.isfinite(values)]
         if values.size:
             finite += values.size
-            low, high = min(low, float(values.min())), max(high, float(values.max()))
-            total += float(values.sum())
+            low, high = min(low, values.min().item()), max(high, values.max().item())
+            total += float(values.sum(dtype=np.float64))
     if not finite:
         return Statistics(elements, nan, inf, zero, None, None, None, None, ())
     mean = total / finite
@@ -85,19 +87,43 @@ def summary(tensor: TensorRef) -> str:
     """Return the values as text, the middle of large tensors left out and marked by dots."""
     import numpy as np
 
-    chunks = list(read_elements(tensor))
-    flat = np.concatenate(chunks) if chunks else np.empty(0)
     shape = (*tensor.shape, 2) if tensor.dtype.name == "complex32" else tensor.shape
+    is_whole = (tensor.numel or 0) <= _SUMMARISED_ABOVE
+    kept = [range(size) if is_whole else _edges(size) for size in shape]
+    picked = _pick(tensor, np.ravel_multi_index(np.ix_(*kept), shape).ravel() if kept else [0])
     return np.array2string(
-        flat.reshape(shape),
+        picked.reshape([len(indices) for indices in kept]),
         separator=", ",
-        threshold=_SUMMARISED_ABOVE,
+        threshold=_SUMMARISED_ABOVE if is_whole else 0,
         edgeitems=_EDGE_ITEMS,
         max_line_width=100,
     )
 
 
+def _edges(size: int) -> Sequence[int]:
+    """The indices that are shown of an axis, and one between them to stand behind the dots."""
+    if size <= 2 * _EDGE_ITEMS:
+        return range(size)
+    return [*range(_EDGE_ITEMS + 1), *range(size - _EDGE_ITEMS, size)]
+
+
+def _pick(tensor: TensorRef, indices: Sequence[int] | NDArray[Any]) -> NDArray[Any]:
+    """The elements at ascending row-major indices, gathered as the tensor passes by."""
+    import numpy as np
+
+    found = []
+    start = 0
+    wanted = np.asarray(indices)
+    for chunk in read_elements(tensor):
+        end = start + chunk.size
+        here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, end)]
+        found.append(chunk[here - start])
+        start = end
+    return np.concatenate(found) if found else np.empty(0)
+
+
 def _magnitudes(tensor: TensorRef) -> Iterator[NDArray[Any]]:
+    """The values as numbers that can be compared: integers as they are, the rest as float64."""
     import numpy as np
 
     for chunk in read_elements(tensor):
@@ -105,5 +131,9 @@ def _magnitudes(tensor: TensorRef) -> Iterator[NDArray[Any]]:
             yield np.hypot(chunk[0::2].astype(np.float64), chunk[1::2].astype(np.float64))
         elif tensor.dtype.kind == "complex":
             yield np.abs(chunk).astype(np.float64)
+        elif tensor.dtype.kind in ("int", "uint"):
+            yield chunk
+        elif tensor.dtype.kind == "bool":
+            yield chunk.astype(np.uint8)
         else:
             yield chunk.astype(np.float64)

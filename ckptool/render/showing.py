@@ -95,10 +95,16 @@ def _figures(figures: Statistics) -> Table:
         ("mean", figures.mean),
         ("std", figures.deviation),
     ):
-        grid.add_row(label, "-" if figure is None else f"{figure:.6g}")
+        grid.add_row(label, _figure(figure))
     for label, count in (("NaN", figures.nan), ("inf", figures.inf), ("zero", figures.zero)):
         grid.add_row(label, Text(f"{count:,}", "red" if count and label != "zero" else ""))
     return grid
+
+
+def _figure(figure: float | int | None) -> str:
+    if isinstance(figure, float):
+        return f"{figure:.6g}"
+    return "-" if figure is None else f"{figure:,}"
 
 
 def _histogram(counts: Sequence[int], low: float, high: float) -> Table:

@@ -1,0 +1,111 @@
+"""The figures of `show`, against torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ckptool import open_checkpoint, values
+from ckptool.analysis.statistics import HISTOGRAM_BINS, Statistics, statistics, summary
+from ckptool.tensors.refs import TensorRef
+
+
+def saved(folder: Path, tensor: Tensor) -> TensorRef:
+    torch.save({"t": tensor}, folder / "t.pt")
+    checkpoint = open_checkpoint(folder / "t.pt")
+    (entry,) = checkpoint.entries
+    assert entry.tensor is not None
+    return entry.tensor
+
+
+def figures_of(folder: Path, tensor: Tensor) -> Statistics:
+    figures = statistics(saved(folder, tensor))
+    assert figures is not None
+    return figures
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "float8_e5m2"])
+def test_figures_are_those_of_torch(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "CHUNK_BYTES", 256)
+    torch.manual_seed(0)
+    tensor = torch.randn(40, 30).to(getattr(torch, dtype))
+    exact = tensor.double()
+    figures = figures_of(tmp_path, tensor)
+    assert (figures.elements, figures.nan, figures.inf) == (1200, 0, 0)
+    assert figures.zero == int((exact == 0).sum())
+    assert (figures.minimum, figures.maximum) == (exact.min().item(), exact.max().item())
+    assert figures.mean == pytest.approx(exact.mean().item(), abs=1e-12)
+    assert figures.deviation == pytest.approx(exact.std(correction=0).item())
+    expected = torch.histc(exact, HISTOGRAM_BINS)
+    assert sum(figures.histogram) == 1200
+    assert np.abs(np.array(figures.histogram) - expected.numpy()).sum() <= 4
+
+
+def test_only_finite_values_count(tmp_path: Path) -> None:
+    tensor = torch.tensor([1.0, math.nan, 3.0, math.inf, -math.inf, 0.0])
+    figures = figures_of(tmp_path, tensor)
+    assert (figures.nan, figures.inf, figures.zero) == (1, 2, 1)
+    assert (figures.minimum, figures.maximum) == (0, 3)
+    assert figures.mean == pytest.approx(4 / 3)
+
+
+def test_without_finite_values_there_are_no_figures(tmp_path: Path) -> None:
+    for tensor in (torch.empty(0), torch.tensor([math.nan])):
+        figures = figures_of(tmp_path, tensor)
+        assert (figures.minimum, figures.maximum, figures.mean, figures.deviation) == (None,) * 4
+        assert figures.histogram == ()
+
+
+def test_equal_values_have_no_histogram(tmp_path: Path) -> None:
+    figures = figures_of(tmp_path, torch.ones(5))
+    assert (figures.deviation, figures.histogram) == (0, ())
+
+
+def test_integers_keep_all_their_digits(tmp_path: Path) -> None:
+    figures = figures_of(tmp_path, torch.tensor([-(2**63), 0, 2**63 - 1]))
+    assert (figures.minimum, figures.maximum) == (-(2**63), 2**63 - 1)
+    figures = figures_of(tmp_path, torch.tensor([True, False, True]))
+    assert (figures.minimum, figures.maximum, figures.zero) == (0, 1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_complex_numbers_are_measured_by_their_magnitude(tmp_path: Path) -> None:
+    for dtype in (torch.complex32, torch.complex64, torch.complex128):
+        figures = figures_of(tmp_path, torch.tensor([3 + 4j, 0]).to(dtype))
+        assert (figures.maximum, figures.zero, figures.elements) == (5, 1, 2)
+
+
+def test_packed_elements_have_no_figures(tmp_path: Path) -> None:
+    tensor = torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    assert statistics(saved(tmp_path, tensor)) is None
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (10, 10, 10)])
+def test_values_are_written_as_numpy_writes_them(shape: tuple[int, ...], tmp_path: Path) -> None:
+    tensor = torch.arange(math.prod(shape), dtype=torch.float32).reshape(shape)
+    expected = np.array2string(tensor.numpy(), separator=", ", max_line_width=100)
+    assert summary(saved(tmp_path, tensor)) == expected
+
+
+@pytest.mark.parametrize("shape", [(5000,), (50, 50), (3, 1000), (7, 8, 9, 10)])
+def test_large_tensors_show_their_edges(
+    shape: tuple[int, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "CHUNK_BYTES", 512)
+    tensor = torch.arange(math.prod(shape)).reshape(shape)
+    expected = np.array2string(tensor.numpy(), separator=", ", threshold=1000, max_line_width=100)
+    shown = summary(saved(tmp_path, tensor))
+    assert re.findall(r"\d+|\.\.\.", shown) == re.findall(r"\d+|\.\.\.", expected)
+
+
+def test_half_complex_numbers_are_shown_as_pairs(tmp_path: Path) -> None:
+    tensor = torch.view_as_complex(torch.tensor([[1.0, 2.0], [3.0, 4.0]]).half())
+    assert summary(saved(tmp_path, tensor)) == "[[1., 2.],\n [3., 4.]]"
