@@ -54,7 +54,7 @@ class CkptoolError(Exception):
     def kind(self) -> str:
         """The class name without `Error`, in kebab case, as the JSON says it."""
         name = type(self).__name__.removesuffix("Error")
-        return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+        return re.sub(r"(?!^)(?=[A-Z])", "-", name).lower()
 
 
 class InputError(CkptoolError):

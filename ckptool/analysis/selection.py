@@ -27,34 +27,33 @@ def select(
     Entries outside the root have no name, so a pattern leaves them out. Raises
     EntryNotFoundError for a pattern or role that nothing answers to.
     """
-    kept = list(entries)
-    if patterns:
-        kept = [one for one in entries if one.name is not None]
-        names = [one.name for one in kept if one.name is not None]
-        wanted: list[Callable[[str], bool]] = []
-        unwanted: list[Callable[[str], bool]] = []
-        for pattern in patterns:
-            matches = glob_matcher(pattern.removeprefix("!"))
-            if not any(map(matches, names)):
-                raise EntryNotFoundError(
-                    f"the pattern {pattern!r}", candidates=_close(pattern, names)
-                )
-            (unwanted if pattern.startswith("!") else wanted).append(matches)
-        kept = [
-            one
-            for one in kept
-            if one.name is not None
-            and (not wanted or any(matches(one.name) for matches in wanted))
-            and not any(matches(one.name) for matches in unwanted)
-        ]
-    if roles:
-        for role in roles:
-            if not any(one.role == role for one in kept):
-                raise EntryNotFoundError(f"the role {role!r}")
-        kept = [one for one in kept if one.role in roles]
-    if not kept and patterns:
+    kept = _by_name(entries, patterns) if patterns else list(entries)
+    for role in roles:
+        if not any(one.role == role for one in kept):
+            there = ", ".join(dict.fromkeys(one.role for one in kept))
+            raise EntryNotFoundError(f"the role {role!r}", hint=f"there are: {there}")
+    return tuple(one for one in kept if not roles or one.role in roles)
+
+
+def _by_name(entries: Sequence[ClassifiedEntry], patterns: Sequence[str]) -> list[ClassifiedEntry]:
+    named = [(one, one.name) for one in entries if one.name is not None]
+    wanted: list[Callable[[str], bool]] = []
+    unwanted: list[Callable[[str], bool]] = []
+    for pattern in patterns:
+        matches = glob_matcher(pattern.removeprefix("!"))
+        if not any(matches(name) for _, name in named):
+            candidates = _close(pattern, [name for _, name in named])
+            raise EntryNotFoundError(f"the pattern {pattern!r}", candidates=candidates)
+        (unwanted if pattern.startswith("!") else wanted).append(matches)
+    kept = [
+        one
+        for one, name in named
+        if (not wanted or any(matches(name) for matches in wanted))
+        and not any(matches(name) for matches in unwanted)
+    ]
+    if not kept:
         raise EntryNotFoundError("all patterns together")
-    return tuple(kept)
+    return kept
 
 
 def find_entries(paths: Sequence[str], wanted: str) -> list[str]:

@@ -20,6 +20,7 @@ _WEIGHTS_NAME = re.compile(
     r"(^|_)(state_dict|model|net|network|module|weights|params|parameters)(_|$)|^ema(_|$)",
     re.IGNORECASE,
 )
+_SUGGESTED = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,10 +121,17 @@ def find_root(tree: Node, path: str) -> Root:
         below = {display_key(key): (key, value) for key, value in _below(node)}
         if part not in below:
             candidates = [display((*keys, key)) for key, _ in below.values()]
-            raise EntryNotFoundError(f"root {path!r}", candidates=candidates[:8])
+            raise EntryNotFoundError(
+                f"the root {path!r}", candidates=candidates, hint=_what_there_is(candidates)
+            )
         key, node = below[part]
         keys = (*keys, key)
     return Root(keys, node, sum(type(value) is TensorRef for _, value in _below(node)))
+
+
+def _what_there_is(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _SUGGESTED:,} more" if len(paths) > _SUGGESTED else ""
+    return f"there are: {', '.join(paths[:_SUGGESTED])}{more}" if paths else "it has no keys"
 
 
 def _split(path: str) -> list[str]:

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from ckptool.cli import reading
-from ckptool.cli.output import print_error, print_json
+from ckptool.cli.output import escape_what_cannot_be_encoded, print_error, print_json
 from ckptool.errors import CkptoolError
 
 __all__ = ["app", "main"]
@@ -33,7 +33,10 @@ class _Program(TyperGroup):
         try:
             code = super().main(*args, **extra)
         except typer.TyperException as error:
-            print_error(error.format_message(), "ckptool --help")
+            asked = getattr(error, "ctx", None)
+            print_error(
+                error.format_message(), f"{asked.command_path if asked else 'ckptool'} --help"
+            )
             code = _FAILED
         except (KeyboardInterrupt, typer.Abort):
             code = _INTERRUPTED
@@ -87,6 +90,7 @@ def _options(
 
 def main() -> None:
     """Run the program on the arguments of the process."""
+    escape_what_cannot_be_encoded()
     # One command makes few cycles and many objects: collecting them, now or at the exit, costs time
     # and frees nothing.
     gc.disable()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias, get_args
 
 import typer
 
+from ckptool.classify.roles import Role
+
 __all__ = ["AsJson", "Match", "NoColor", "PathArgument", "RoleOption", "RootOption"]
+
+_ROLES: Final[tuple[str, ...]] = get_args(Role)
 
 PathArgument: TypeAlias = Annotated[
     Path, typer.Argument(metavar="PATH", help="The checkpoint; its content says what it is.")
@@ -26,12 +30,22 @@ Match: TypeAlias = Annotated[
         help="Only tensors whose name in the root matches; '!GLOB' leaves out. Repeatable.",
     ),
 ]
+
+
+def _check_roles(roles: list[str] | None) -> list[str] | None:
+    for role in roles or ():
+        if role not in _ROLES:
+            raise typer.BadParameter(f"{role!r} is not one of {', '.join(_ROLES)}")
+    return roles
+
+
 RoleOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(
         "--role",
         metavar="ROLE",
-        help="Only parameter, buffer, extra-state, optimizer or tensor. Repeatable.",
+        callback=_check_roles,
+        help=f"Only tensors of this role: {', '.join(_ROLES)}. Repeatable.",
     ),
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -11,14 +12,28 @@ from ckptool.render.escape import visible
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["print_error", "print_json", "print_lines", "print_rich", "print_warnings"]
+__all__ = [
+    "escape_what_cannot_be_encoded",
+    "print_error",
+    "print_json",
+    "print_lines",
+    "print_rich",
+    "print_warnings",
+]
 
 # Wide enough that nothing is wrapped or cut where no terminal says how wide it is.
 _PIPE_WIDTH = 100_000
 
 
+def escape_what_cannot_be_encoded() -> None:
+    """Let an ASCII terminal show `\\u540d` where a name has a character that it does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def print_lines(lines: Iterable[str]) -> None:
-    """Write lines of data; what the output's encoding does not have is escaped."""
+    """Write lines of data."""
     sys.stdout.writelines(lines)
 
 

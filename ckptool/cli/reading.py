@@ -72,9 +72,9 @@ def list_tensors(
     as_json: AsJson = False,
     no_color: NoColor = False,  # noqa: ARG001 - for scripts that pass it to every command
 ) -> None:
-    """List the tensors of a checkpoint, one line each: path, role, dtype, shape, bytes.
+    """List the tensors of a checkpoint, one line each.
 
-    The columns are separated by tabs; --sha256 adds one with content hashes.
+    A line has path, role, dtype, shape and bytes, separated by tabs; --sha256 adds a content hash.
 
     Examples:
 
@@ -99,13 +99,13 @@ def show(
     path: PathArgument,
     names: Annotated[
         list[str],
-        typer.Argument(metavar="NAME...", help="Names in the root, paths, or patterns of either."),
+        typer.Argument(metavar="NAME", help="Names in the root, paths, or patterns of either."),
     ],
     root: RootOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
-    """Show tensors: facts, figures, a histogram and the values; or a leaf that is none, whole.
+    """Show single tensors with their values, or other leaves whole.
 
     Examples:
 

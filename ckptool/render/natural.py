@@ -1,8 +1,10 @@
-"""Sizes and counts as people read them."""
+"""Sizes, counts and roles as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["natural_count", "natural_size"]
+from ckptool.classify.roles import ClassifiedEntry
+
+__all__ = ["natural_count", "natural_role", "natural_size"]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
@@ -20,3 +22,10 @@ def natural_size(nbytes: int) -> str:
 def natural_count(count: int, one: str, many: str | None = None) -> str:
     """Return a count with its noun: `1 tensor`, `1,234 tensors`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def natural_role(one: ClassifiedEntry) -> str:
+    """Return a role with its persistence, where one is known: `non-persistent buffer`."""
+    if one.role != "buffer" or one.is_persistent is None:
+        return one.role
+    return "persistent buffer" if one.is_persistent else "non-persistent buffer"

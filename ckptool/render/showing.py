@@ -15,7 +15,7 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.leaves import leaf_type, plain
-from ckptool.render.natural import natural_size
+from ckptool.render.natural import natural_role, natural_size
 from ckptool.tensors.refs import Components, Strided, TensorRef
 
 __all__ = ["details_view"]
@@ -79,7 +79,7 @@ def _facts(one: ClassifiedEntry, tensor: TensorRef) -> Text:
 def _role(one: ClassifiedEntry) -> str:
     if one.evidence == "none":
         return "role unknown"
-    return f"{one.role} (evidence: {one.evidence}{'' if one.is_certain else ', likely'})"
+    return f"{natural_role(one)} (evidence: {one.evidence}{'' if one.is_certain else ', likely'})"
 
 
 def _component(role: str, value: TensorRef | int | float) -> Text:

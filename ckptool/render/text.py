@@ -20,7 +20,7 @@ from ckptool.classify.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.leaves import leaf_type, plain
-from ckptool.render.natural import natural_count, natural_size
+from ckptool.render.natural import natural_count, natural_role, natural_size
 
 __all__ = ["inspection"]
 
@@ -174,19 +174,19 @@ def _table(entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold
         box=None, title=visible(title) or None, title_justify="left", title_style="bold",
         header_style="bold", padding=(0, 2, 0, 0),
     )  # fmt: skip
-    table.add_column("name", overflow="fold")
-    for heading in ("role", "persistent", "dtype", "shape"):
+    # On a narrow terminal the other columns give way to the names, and nothing is cut.
+    table.add_column("name", overflow="fold", no_wrap=True)
+    for heading in ("role", "dtype", "shape"):
         table.add_column(heading, overflow="fold")
     table.add_column("bytes", justify="right", no_wrap=True)
-    table.add_column("evidence")
+    table.add_column("evidence", overflow="fold")
     for line in _lines(entries, by_name, unfold):
         one = line.members[0]
         tensor = one.entry.tensor
         count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
         table.add_row(
             Text(visible(line.label)).append(count, "bold"),
-            Text(one.role, _ROLE_STYLES[one.role]),
-            _persistence(one),
+            Text(natural_role(one), _ROLE_STYLES[one.role]),
             "" if tensor is None else str(tensor.dtype),
             "" if tensor is None else _shape(tensor.shape),
             natural_size(sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)),
@@ -217,6 +217,9 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
     branches: dict[tuple[str, ...], Tree] = {(): top}
     for one in entries:
         *modules, leaf = (one.name or "").split(".")
+        place = checkpoint.locate(one.entry)
+        if checkpoint.root is None and place is not None:
+            modules.insert(0, place[0].path)
         for depth in range(len(modules)):
             above, here = tuple(modules[:depth]), tuple(modules[: depth + 1])
             if here not in branches:
@@ -224,19 +227,13 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
         tensor = one.entry.tensor
         facts = "" if tensor is None else f"  {tensor.dtype} {_shape(tensor.shape)}"
         branches[tuple(modules)].add(
-            Text.assemble(visible(leaf), facts, "  ", (one.role, _ROLE_STYLES[one.role]))
+            Text.assemble(visible(leaf), facts, "  ", (natural_role(one), _ROLE_STYLES[one.role]))
         )
     return top
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join("ragged" if size < 0 else str(size) for size in shape) + "]"
-
-
-def _persistence(one: ClassifiedEntry) -> str:
-    if one.role != "buffer":
-        return ""
-    return {True: "yes", False: "no", None: "unknown"}[one.is_persistent]
 
 
 def _evidence(one: ClassifiedEntry) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from ckptool.errors import TensorError
-from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.pickling.nodes import Global, Node, Opaque, PersistentId
 from ckptool.pickling.opcodes import Interpreter
 from ckptool.tensors.arrays import read_array
 from ckptool.tensors.dtypes import DTYPES, DType, dtype_of_global
@@ -88,6 +88,8 @@ def _strided(
     *,
     metadata: list[Node] | None = None,
 ) -> TensorRef:
+    if type(storage) is PersistentId:
+        raise TensorError("its storage is kept outside of this pickle")
     if type(storage) is not StorageRef:
         raise TensorError("its first argument is not a storage")
     if type(offset) is not int or offset < 0:

@@ -309,6 +309,8 @@ def test_tensors_in_such_a_pickle_carry_their_storages(tmp_path: Path) -> None:
     tensor = Call(Global("torch._utils", "_rebuild_tensor_v2"), (storage, 0, (2,), (1,), False, {}))
     checkpoint = opened(tmp_path, to_pickle({"w": tensor}))
     assert values(checkpoint) == {"w": struct.pack("<2f", 1.5, 2.5)}
+    with pytest.raises(TensorError, match="outside of this pickle"):
+        opened(tmp_path, to_pickle({"w": Tensor("float32", (2,))}))
     broken = Call(Global("torch.storage", "_load_from_bytes"), (b"nonsense",))
     (entry,) = opened(tmp_path, to_pickle({"s": broken})).entries
     assert str(entry.node.type) == "torch.storage._load_from_bytes"
