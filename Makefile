@@ -16,7 +16,7 @@ imports:
 	lint-imports --no-cache
 
 test:
-	$(PYTHON) -m pytest --cov --cov-report=term -m "not real and not fuzz"
+	$(PYTHON) -m pytest --cov --cov-report=term -m "not real"
 
 # Real checkpoints out of public packages; skipped where no registry can be reached.
 real:
@@ -24,7 +24,7 @@ real:
 
 # The property tests again, with many more examples.
 fuzz:
-	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m "fuzz or not real" tests/test_properties.py
+	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m hypothesis
 
 bench:
 	$(PYTHON) -m tests.benchmarks

@@ -1,0 +1,156 @@
+"""Measure and compare: `python -m tests.benchmarks [FOLDER]`.
+
+Each figure is the best of several whole processes, run in turn, with the file in the page cache.
+Times depend on the machine; the ratios are what to look at. The bars are those that ckptool is
+held to; nothing fails here when one is missed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+# A child's peak begins at that of its parent, so nothing large is imported or read before the
+# processes are measured: other processes make the files.
+ROUNDS: Final = 5
+MEGABYTE: Final = 1_000_000
+
+
+class Cost(NamedTuple):
+    """What one process took: seconds, and bytes at its peak."""
+
+    seconds: float
+    peak: int
+
+
+class Bar(NamedTuple):
+    """One claim, what was measured, and whether it holds."""
+
+    claim: str
+    measured: str
+    holds: bool
+
+
+def main() -> None:
+    """Make the files, measure, and say which bars hold."""
+    usual = Path(tempfile.gettempdir()) / "ckptool-benchmarks"
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else usual
+    bars = [*measure_gigabyte(folder), *measure_many(folder), measure_reader(folder)]
+    for bar in bars:
+        print("holds " if bar.holds else "MISSED", f"{bar.claim}: {bar.measured}")
+
+
+def measure_gigabyte(folder: Path) -> list[Bar]:
+    path = made(folder, "gigabyte")
+    costs = compare(
+        {
+            "torch.load(mmap=True)": torch_load(path, mmap=True),
+            "torch.load": torch_load(path),
+            "ckptool list": ckptool("list", path),
+            "ckptool inspect": ckptool("inspect", path),
+            "ckptool list, of 1 TB": ckptool("list", made(folder, "terabyte")),
+        }
+    )
+    show("2,000 tensors, 1 GB", costs)
+    listed = costs["ckptool list"]
+    ratio = costs["torch.load(mmap=True)"].seconds / listed.seconds
+    factor = costs["ckptool list, of 1 TB"].seconds / listed.seconds
+    return [
+        Bar("list takes at most 1/6 of an mmap load", f"1/{ratio:.1f}", ratio >= 6),
+        Bar("list takes at most 45 MB", megabytes(listed.peak), listed.peak <= 45 * MEGABYTE),
+        Bar("1 TB is no slower than 1 GB", f"{factor:.2f} of the time", factor <= 1.1),
+    ]
+
+
+def measure_many(folder: Path) -> list[Bar]:
+    path = made(folder, "many")
+    costs = compare(
+        {
+            "torch.load": torch_load(path),
+            "ckptool list": ckptool("list", path),
+            "ckptool inspect": ckptool("inspect", path),
+        }
+    )
+    show("100,000 tensors", costs)
+    ratio = costs["torch.load"].seconds / costs["ckptool list"].seconds
+    claim = "list of 100,000 tensors takes at most 1/3 of a load"
+    return [Bar(claim, f"1/{ratio:.1f}", ratio >= 3)]
+
+
+def measure_reader(folder: Path) -> Bar:
+    """The pickle reader alone, in this process."""
+    from ckptool.pickling.reader import read_pickle
+
+    data = made(folder, "pickle").read_bytes()
+    best = float("inf")
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        read_pickle(data)
+        best = min(best, time.perf_counter() - start)
+    speed = len(data) / best / MEGABYTE
+    return Bar("the reader takes 4 MB of pickle a second", f"{speed:.1f} MB/s", speed >= 4)
+
+
+def ckptool(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "ckptool", *map(str, arguments)]
+
+
+def torch_load(path: Path, *, mmap: bool = False) -> list[str]:
+    code = f"import sys, torch; torch.load(sys.argv[1], weights_only=True, mmap={mmap})"
+    return [sys.executable, "-c", code, str(path)]
+
+
+def made(folder: Path, name: str) -> Path:
+    """Return the path of a file, written now where it is not there yet."""
+    path = folder / name
+    if not path.exists():
+        subprocess.run([sys.executable, "-m", "tests.benchmarks.files", name, path], check=True)
+    return path
+
+
+def compare(commands: dict[str, Sequence[str]]) -> dict[str, Cost]:
+    """The least time and the least peak of each command; rounds alternate between them."""
+    costs: dict[str, list[Cost]] = {label: [] for label in commands}
+    for _ in range(ROUNDS):
+        for label, command in commands.items():
+            costs[label].append(run(command))
+    return {
+        label: Cost(min(cost.seconds for cost in found), min(cost.peak for cost in found))
+        for label, found in costs.items()
+    }
+
+
+def run(command: Sequence[str]) -> Cost:
+    """Run a process to its end; `wait4` gives the peak of this one process alone."""
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+    return Cost(seconds, usage.ru_maxrss * 1024)
+
+
+def show(title: str, costs: dict[str, Cost]) -> None:
+    """Print a table; the first command is what the others are compared with."""
+    first = next(iter(costs.values()))
+    print(f"{title:<24} seconds  ratio    peak")
+    for label, cost in costs.items():
+        ratio = f"1/{first.seconds / cost.seconds:.1f}"
+        print(f"{label:<24} {cost.seconds:7.3f} {ratio:>6} {megabytes(cost.peak):>7}")
+    print()
+
+
+def megabytes(nbytes: int) -> str:
+    return f"{nbytes / MEGABYTE:.0f} MB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Write one of the files that are measured: `python -m tests.benchmarks.files NAME PATH`."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+
+def state_dict(tensors: int, total_bytes: int) -> dict[str, torch.Tensor]:
+    """As many float32 tensors as asked for, all of one size, named as layers are."""
+    numel = total_bytes // tensors // 4
+    return {
+        f"blocks.{index // 10}.layer{index % 10}.weight": torch.zeros(numel)
+        for index in range(tensors)
+    }
+
+
+def write_gigabyte(path: Path) -> None:
+    torch.save(state_dict(2_000, 1 << 30), path)
+
+
+def write_terabyte(path: Path) -> None:
+    """A terabyte of holes: torch leaves out the data of fake tensors."""
+    with FakeTensorMode():
+        state = state_dict(2_000, 1 << 40)
+    with torch.serialization.skip_data(materialize_fake_tensors=True):
+        torch.save(state, path)
+
+
+def write_many(path: Path) -> None:
+    torch.save(state_dict(100_000, 100_000 * 16), path)
+
+
+def write_pickle(path: Path) -> None:
+    """Names and numbers and no tensor: what the reader alone can do."""
+    layers = {
+        f"layer.{index}": {"shape": (index, index + 1), "scale": index / 3, "tags": ["a", "b"]}
+        for index in range(200_000)
+    }
+    path.write_bytes(pickle.dumps(layers, protocol=2))
+
+
+FILES: Final[dict[str, Callable[[Path], None]]] = {
+    "gigabyte": write_gigabyte,
+    "terabyte": write_terabyte,
+    "many": write_many,
+    "pickle": write_pickle,
+}
+
+
+def main() -> None:
+    """Write the file that the command line names."""
+    name, path = sys.argv[1], Path(sys.argv[2])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    FILES[name](unfinished)
+    unfinished.rename(path)
+
+
+if __name__ == "__main__":
+    main()
