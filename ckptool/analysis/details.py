@@ -38,8 +38,7 @@ def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
     classified = {id(one.entry): one for one in classify_by_evidence(checkpoint)}
     by_name: dict[str, list[Entry]] = {}
     for entry in checkpoint.entries:
-        place = checkpoint.locate(entry)
-        for name in {entry.path, place[1] if place else entry.path}:
+        for name in {entry.path, checkpoint.name_of(entry) or entry.path}:
             by_name.setdefault(name, []).append(entry)
     wanted = {
         id(entry): entry

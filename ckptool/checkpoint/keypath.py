@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from ckptool.pickling.nodes import Global
 
-__all__ = ["KeyPath", "display", "display_key", "name_within"]
+__all__ = ["KeyPath", "display", "display_key"]
 
 KeyPath: TypeAlias = tuple[Hashable, ...]
 
@@ -23,14 +23,6 @@ def display(keys: KeyPath) -> str:
 def display_key(key: Hashable) -> str:
     """Return one key as text: a string as it is, anything else as Python writes it."""
     return key if isinstance(key, str) else _shown(key)
-
-
-def name_within(root: KeyPath, keys: KeyPath) -> str | None:
-    """Return the name below a root, a state_dict's own key as it is; None for paths outside."""
-    if root and keys[: len(root)] != root:
-        return None
-    inside = keys[len(root) :]
-    return display_key(inside[0]) if len(inside) == 1 else display(inside)
 
 
 def _escaped(key: Hashable) -> str:

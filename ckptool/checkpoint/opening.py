@@ -9,15 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from ckptool.checkpoint.entries import Entry, list_entries
-from ckptool.checkpoint.keypath import KeyPath, name_within
-from ckptool.checkpoint.modules import mapping_of
-from ckptool.checkpoint.roots import Root, TrainingState, choose_root, find_root, survey
+from ckptool.checkpoint.keypath import KeyPath, display, display_key
+from ckptool.checkpoint.modules import mapping_of, sequence_of
+from ckptool.checkpoint.roots import Root, Survey, TrainingState, choose_root, find_root, survey
 from ckptool.errors import CkptoolError, NotACheckpointError
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.sources import Extent, FileSource
+from ckptool.tensors.refs import TensorRef
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -33,9 +34,8 @@ class Checkpoint:
     source: FileSource
     container: Container
     entries: tuple[Entry, ...]
-    roots: tuple[Root, ...]
+    survey: Survey
     root: Root | None
-    training: tuple[TrainingState, ...]
 
     @property
     def path(self) -> Path:
@@ -63,6 +63,16 @@ class Checkpoint:
         return self.container.globals
 
     @property
+    def roots(self) -> tuple[Root, ...]:
+        """The subtrees that can be a state_dict, in file order."""
+        return tuple(self.survey.roots.values())
+
+    @property
+    def training(self) -> tuple[TrainingState, ...]:
+        """The subtrees that only resuming a training needs, in file order."""
+        return tuple(self.survey.training.values())
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know, though it is no error."""
         if self.root is None and self.roots:
@@ -71,22 +81,28 @@ class Checkpoint:
         return self.container.warnings
 
     def locate(self, entry: Entry) -> tuple[Root, str] | None:
-        """Return the root that an entry is in and its name there, None where it is outside.
+        """Return the root that an entry is in and its name there, None where it is in none.
 
-        Where no root is chosen each of them counts.
+        The chosen root goes before those that were not chosen, an inner one before an outer one.
         """
-        for root in (self.root,) if self.root is not None else self.roots:
-            name = name_within(root.keys, entry.keys)
-            if name is not None and self.training_of(entry) is None:
-                return root, _name_of_pair(root, entry.keys) or name
-        return None
+        above = list(self.survey.roots_above(entry.keys))
+        if not above or self.training_of(entry) is not None:
+            return None
+        root = self.root if self.root in above else above[0]
+        return root, _name_in(root, entry.keys)
+
+    def name_of(self, entry: Entry) -> str | None:
+        """Return an entry's name in the chosen root, None outside of it."""
+        place = self.locate(entry)
+        return place[1] if place is not None and self.is_chosen(place[0]) else None
+
+    def is_chosen(self, root: Root) -> bool:
+        """Whether a root is the chosen one; where none is, each of them counts."""
+        return self.root is None or root is self.root
 
     def training_of(self, entry: Entry) -> TrainingState | None:
         """Return the training state that an entry is part of."""
-        for state in self.training:
-            if entry.keys[: len(state.keys)] == state.keys:
-                return state
-        return None
+        return self.survey.training_above(entry.keys)
 
     def metadata_of(self, root: Root) -> Mapping[str, Node]:
         """Return a state_dict's `_metadata`: a table per module path; empty where it has none."""
@@ -136,25 +152,31 @@ def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
         for name, tree in container.beside.items():
             entries += list_entries(tree, container.script_classes, limits, above=(name,))
         found = survey(container.tree)
-        chosen = choose_root(found.roots) if root is None else find_root(container.tree, root)
+        if root is None:
+            chosen = choose_root(found.roots.values())
+        else:
+            chosen = find_root(container.tree, root)
     except BaseException:
         source.close()
         raise
-    roots = found.roots
     if chosen is not None:
-        known = next((other for other in roots if other.keys == chosen.keys), None)
-        roots = roots if known else (*roots, chosen)
-        chosen = known or chosen
-    return Checkpoint(source, container, tuple(entries), roots, chosen, found.training)
+        chosen = found.roots.get(chosen.keys, chosen)
+        found = Survey({**found.roots, chosen.keys: chosen}, found.training)
+    return Checkpoint(source, container, tuple(entries), found, chosen)
 
 
-def _name_of_pair(root: Root, keys: KeyPath) -> str | None:
-    """The name in a list of `(name, tensor)` pairs, where the key path only counts them."""
+def _name_in(root: Root, keys: KeyPath) -> str:
+    """The name of an entry in its root.
+
+    In a list of `(name, tensor)` pairs the key path only counts them, and the pair has the name.
+    """
     inside = keys[len(root.keys) :]
-    if type(root.node) not in (list, tuple) or len(inside) != 2 or inside[1] != 1:
-        return None
-    name = root.node[inside[0]][0]
-    return name if type(name) is str else None
+    pairs = sequence_of(root.node)
+    if pairs is not None and len(inside) == 2 and inside[1] == 1:
+        match pairs[int(str(inside[0]))]:
+            case (str() as name, TensorRef()):
+                return name
+    return display_key(inside[0]) if len(inside) == 1 else display(inside)
 
 
 def _refuse_directory(path: Path) -> NotACheckpointError:

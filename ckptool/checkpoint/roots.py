@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
@@ -60,27 +60,42 @@ class TrainingState:
 class Survey:
     """What stands where in a tree: possible roots and training state, both in file order."""
 
-    roots: tuple[Root, ...]
-    training: tuple[TrainingState, ...]
+    roots: Mapping[KeyPath, Root]
+    training: Mapping[KeyPath, TrainingState]
+
+    def roots_above(self, keys: KeyPath) -> Iterator[Root]:
+        """Yield the roots that a key path leads through, the innermost first."""
+        for length in range(len(keys), -1, -1):
+            root = self.roots.get(keys[:length])
+            if root is not None:
+                yield root
+
+    def training_above(self, keys: KeyPath) -> TrainingState | None:
+        """Return the training state that a key path leads into."""
+        for length in range(len(keys) + 1):
+            state = self.training.get(keys[:length])
+            if state is not None:
+                return state
+        return None
 
 
 def survey(tree: Node) -> Survey:
     """Find the candidates for the root, and the training state that is none."""
-    roots: list[Root] = []
-    training: list[TrainingState] = []
+    roots: dict[KeyPath, Root] = {}
+    training: dict[KeyPath, TrainingState] = {}
     seen: set[int] = set()
     pending: list[tuple[KeyPath, Node]] = [((), tree)]
     while pending:
         keys, node = pending.pop()
         kind = training_kind(keys, node)
         if kind is not None:
-            training.append(TrainingState(keys, kind))
+            training[keys] = TrainingState(keys, kind)
             continue
         if id(node) in seen:
             continue
         seen.add(id(node))
         if is_module(node) or (type(node) is TensorRef and not keys):
-            roots.append(Root(keys, node, 1))
+            roots[keys] = Root(keys, node, 1)
             continue
         below = _below(node)
         own = sum(
@@ -89,17 +104,17 @@ def survey(tree: Node) -> Survey:
             if type(value) is TensorRef and training_kind((*keys, key), value) is None
         )
         if own or _pairs(node):
-            roots.append(Root(keys, node, own or len(below)))
+            roots[keys] = Root(keys, node, own or len(below))
         if not _pairs(node):
             pending.extend(
                 ((*keys, key), value)
                 for key, value in reversed(below)
                 if type(value) is not TensorRef or training_kind((*keys, key), value)
             )
-    return Survey(tuple(roots), tuple(training))
+    return Survey(roots, training)
 
 
-def choose_root(roots: Sequence[Root]) -> Root | None:
+def choose_root(roots: Collection[Root]) -> Root | None:
     """Return the root that stands out, None where two fit equally well.
 
     One under a name that frameworks keep weights under goes before others; without any such name

@@ -6,6 +6,7 @@ Each rule looks at one kind of evidence; the first that has a word decides, stro
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -68,33 +69,34 @@ def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
         for entry in checkpoint.entries
         if type(entry.node) is TensorRef or _is_extra_state(entry)
     ]
-    scopes: dict[KeyPath, _Scope] = {}
-    for root in checkpoint.roots:
-        names = {
-            place[1]: entry.node
-            for entry, place in located
-            if place is not None and place[0] is root and type(entry.node) is TensorRef
-        }
-        scopes[root.keys] = _scope(checkpoint, root, names)
+    names: dict[KeyPath, dict[str, TensorRef]] = defaultdict(dict)
+    for entry, place in located:
+        if place is not None and type(entry.node) is TensorRef:
+            names[place[0].keys][place[1]] = entry.node
+    scopes = {
+        root.keys: _scope(checkpoint, root, names.get(root.keys, {})) for root in checkpoint.roots
+    }
     return tuple(
         _outside(checkpoint, entry)
         if place is None
-        else _inside(entry, place[1], scopes[place[0].keys])
+        else _inside(entry, place[1], scopes[place[0].keys], checkpoint.is_chosen(place[0]))
         for entry, place in located
     )
 
 
-def _inside(entry: Entry, name: str, scope: _Scope) -> ClassifiedEntry:
+def _inside(entry: Entry, name: str, scope: _Scope, is_chosen: bool) -> ClassifiedEntry:
     parts = _split(name)
+    shown = name if is_chosen else None
     for rule in _RULES:
         verdict = rule(entry, parts, scope)
         if verdict is not None:
             use = _use(name, entry.tensor) if verdict.role == "buffer" else None
-            return ClassifiedEntry(entry, name, *verdict, use)
-    return ClassifiedEntry(entry, name, *_UNKNOWN)
+            return ClassifiedEntry(entry, shown, *verdict, use)
+    return ClassifiedEntry(entry, shown, *_UNKNOWN)
 
 
 def _outside(checkpoint: Checkpoint, entry: Entry) -> ClassifiedEntry:
+    """Say what a tensor in no state_dict is."""
     state = checkpoint.training_of(entry)
     if state is not None and state.kind == "optimizer":
         return ClassifiedEntry(entry, None, "optimizer", "optimizer", True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from ckptool.analysis.overview import Overview
 from ckptool.analysis.sizes import Total, TotalName
 from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
-from ckptool.checkpoint.keypath import display_key
+from ckptool.checkpoint.keypath import KeyPath, display_key
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.errors import CkptoolError
@@ -116,16 +117,16 @@ def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[
 
 
 def _roots(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
+    inside: dict[KeyPath, list[TensorRef]] = defaultdict(list)
+    for entry in checkpoint.entries:
+        if entry.tensor is not None:
+            for root in checkpoint.survey.roots_above(entry.keys):
+                inside[root.keys].append(entry.tensor)
     for root in checkpoint.roots:
-        inside = [
-            entry.tensor
-            for entry in checkpoint.entries
-            if entry.tensor is not None and entry.keys[: len(root.keys)] == root.keys
-        ]
         yield {
             "path": root.path,
-            "tensors": len(inside),
-            "bytes": sum(tensor.nbytes for tensor in inside),
+            "tensors": len(inside[root.keys]),
+            "bytes": sum(tensor.nbytes for tensor in inside[root.keys]),
             "chosen": root is checkpoint.root,
         }
 

@@ -217,8 +217,7 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
     branches: dict[tuple[str, ...], Tree] = {(): top}
     for one in entries:
         *modules, leaf = (one.name or "").split(".")
-        place = checkpoint.locate(one.entry)
-        if checkpoint.root is None and place is not None:
+        if checkpoint.root is None and (place := checkpoint.locate(one.entry)):
             modules.insert(0, place[0].path)
         for depth in range(len(modules)):
             above, here = tuple(modules[:depth]), tuple(modules[: depth + 1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ckptool.checkpoint.entries import Cycle
 from ckptool.checkpoint.globals import is_known_global
-from ckptool.checkpoint.keypath import KeyPath, display, name_within
+from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
 from ckptool.errors import EntryNotFoundError, LimitExceededError, TensorError
 from ckptool.pickling import nodes
@@ -57,13 +57,6 @@ def test_a_key_path_is_shown_with_slashes(keys: KeyPath, shown: str) -> None:
 def test_different_paths_of_strings_are_shown_differently(names: list[str]) -> None:
     pairs = [(first, second) for first in names for second in names]
     assert len({display(pair) for pair in pairs}) == len(pairs)
-
-
-def test_a_name_is_what_follows_the_root() -> None:
-    assert name_within(("model",), ("model", "a/b")) == "a/b"
-    assert name_within(("model",), ("model", "a", "b")) == "a/b"
-    assert name_within(("model",), ("other", "a")) is None
-    assert name_within((), ("a.b",)) == "a.b"
 
 
 # Entries ---------------------------------------------------------------------------------------
@@ -276,6 +269,27 @@ def test_a_root_can_lie_inside_an_object(tmp_path: Path) -> None:
     holder = Call(Global("m", "Holder"), (), {"weights": state("a")}, new=True)
     checkpoint = opened(tmp_path, {"holder": holder}, root="holder/weights")
     assert [place[1] for place in map(checkpoint.locate, checkpoint.entries) if place] == ["a"]
+
+
+def test_a_name_is_what_follows_the_root(tmp_path: Path) -> None:
+    tree = {"model": {"a/b": WEIGHT, "a": {"b": WEIGHT}}, "other": {"x.y": WEIGHT}}
+    checkpoint = opened(tmp_path, tree, root="model")
+    names = {entry.path: checkpoint.name_of(entry) for entry in checkpoint.entries}
+    assert names == {"model/a\\/b": "a/b", "model/a/b": "a/b", "other/x.y": None}
+
+
+def test_an_entry_is_in_the_chosen_root_before_an_inner_one(tmp_path: Path) -> None:
+    tree = {"w": WEIGHT, "model": {"a.b": WEIGHT}, "ema": {"a.b": WEIGHT}}
+    unsure = opened(tmp_path, tree)
+    assert unsure.root is None
+    assert [unsure.name_of(entry) for entry in unsure.entries] == ["w", "a.b", "a.b"]
+    whole = opened(tmp_path, tree, root="/")
+    assert [whole.name_of(entry) for entry in whole.entries] == ["w", "model/a.b", "ema/a.b"]
+
+
+def test_a_root_that_is_a_list_of_tables_has_names(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, [{0: WEIGHT, 1: WEIGHT}], root="/")
+    assert [checkpoint.name_of(entry) for entry in checkpoint.entries] == ["0/0", "0/1"]
 
 
 def test_pairs_are_named_by_their_first_halves(tmp_path: Path) -> None:

@@ -183,3 +183,9 @@ def test_every_root_has_evidence_of_its_own_where_none_is_chosen(tmp_path: Path)
     found = classified(tmp_path, tree)
     assert found["generator/bn.running_mean"].role == "buffer"
     assert found["discriminator/running_mean"].role == "tensor"
+
+
+def test_a_root_that_was_not_chosen_keeps_its_evidence(tmp_path: Path) -> None:
+    tree = {"model": STATISTICS, "model_ema": dict(STATISTICS)}
+    copy = classified(tmp_path, tree, root="model")["model_ema/bn.running_mean"]
+    assert (copy.name, copy.role, copy.evidence) == (None, "buffer", "name")
