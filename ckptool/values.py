@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptool.errors import ArchiveError, TensorError
+from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.tensors.refs import NoData, Strided, TensorRef
 
 if TYPE_CHECKING:
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["CHUNK_BYTES", "numpy_dtype", "read_bytes", "read_elements"]
 
 CHUNK_BYTES = 1 << 22
-"""How much of a tensor is held at a time."""
+"""How much of a tensor is handed out at a time."""
+
+# A tensor whose elements do not lie one behind the other is gathered: what is held of it, the run
+# up to which reading gaps along costs less than another call, and how many times more than its
+# elements a longer run may be.
+_HELD_BYTES = 1 << 24
+_SHORT_RUN_BYTES = 1 << 14
+_SPARSEST = 2
 
 _EXTENSION_FLOATS = frozenset(
     {
@@ -166,24 +174,92 @@ def _from_bytes(tensor: TensorRef, data: Strided, element: np.dtype[Any]) -> Ite
 def _from_strides(
     tensor: TensorRef, data: Strided, element: np.dtype[Any]
 ) -> Iterator[NDArray[Any]]:
-    """Read the whole run that the tensor spans and pick its elements out of it."""
     import numpy as np
 
     extent = data.storage.extent
     if extent is None or 0 in tensor.shape:
         return
     itemsize = tensor.dtype.itemsize
-    span = data.span_bytes(tensor.dtype, tensor.shape)
-    raw = b"".join(_read(extent, data.offset * itemsize, span))
-    run = np.frombuffer(raw, np.dtype((np.void, itemsize)))
-    view = np.lib.stride_tricks.as_strided(
-        run, tensor.shape, [step * itemsize for step in data.stride], writeable=False
-    )
     step = max(1, CHUNK_BYTES // itemsize)
-    flat = view.flat
-    for at in range(0, view.size, step):
-        array = np.ascontiguousarray(flat[at : at + step]).view(element)
-        yield array if data.storage.byteorder == "little" else array.byteswap()
+    for box in _cut(_Box(data.offset, tensor.shape, data.stride, itemsize)):
+        elements = _elements_of(extent, box)
+        for at in range(0, elements.size, step):
+            array = np.ascontiguousarray(elements.flat[at : at + step]).view(element)
+            yield array if data.storage.byteorder == "little" else array.byteswap()
+
+
+class _Box(NamedTuple):
+    """A run of indices along each axis; `offset` and `stride` count elements in the storage."""
+
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    itemsize: int
+
+    @property
+    def nbytes(self) -> int:
+        return prod(self.shape) * self.itemsize
+
+    @property
+    def span(self) -> int:
+        """The bytes from its first element to behind its last one."""
+        steps = zip(self.shape, self.stride, strict=True)
+        return (1 + sum((size - 1) * step for size, step in steps)) * self.itemsize
+
+    def halves(self, axis: int) -> tuple[_Box, _Box]:
+        size = self.shape[axis]
+        lower, upper = (
+            (*self.shape[:axis], part, *self.shape[axis + 1 :])
+            for part in (size // 2, size - size // 2)
+        )
+        middle = self.offset + size // 2 * self.stride[axis]
+        return self._replace(shape=lower), self._replace(offset=middle, shape=upper)
+
+
+def _cut(box: _Box) -> Iterator[_Box]:
+    """Cut a box, in row-major order, until each part can be held or lies in a run that can."""
+    if box.nbytes <= _HELD_BYTES or box.span <= _HELD_BYTES:
+        yield box
+        return
+    for half in box.halves(next(axis for axis, size in enumerate(box.shape) if size > 1)):
+        yield from _cut(half)
+
+
+def _elements_of(extent: Extent, box: _Box) -> NDArray[np.void]:
+    import numpy as np
+
+    if box.span <= _HELD_BYTES:
+        return _read_run(extent, box)
+    if extent.is_deflated:
+        # Its parts can only be reached from its start, so it would be inflated again and again.
+        raise LimitExceededError(
+            "bytes of a compressed storage at a time", allowed=_HELD_BYTES, actual=box.span
+        )
+    elements = np.empty(box.shape, np.dtype((np.void, box.itemsize)))
+    _gather(extent, box, elements)
+    return elements
+
+
+def _gather(extent: Extent, box: _Box, into: NDArray[np.void]) -> None:
+    """Fill an array with the elements of a box, read in runs that are dense or short."""
+    if box.span <= max(_SHORT_RUN_BYTES, _SPARSEST * box.nbytes):
+        into[...] = _read_run(extent, box)
+        return
+    axis = max(range(len(box.shape)), key=lambda axis: (box.shape[axis] > 1, box.stride[axis]))
+    lower, upper = box.halves(axis)
+    at = lower.shape[axis]
+    before = (slice(None),) * axis
+    _gather(extent, lower, into[(*before, slice(at))])
+    _gather(extent, upper, into[(*before, slice(at, None))])
+
+
+def _read_run(extent: Extent, box: _Box) -> NDArray[np.void]:
+    """Read the whole run that a box spans, and view its elements in it."""
+    import numpy as np
+
+    raw = b"".join(_read(extent, box.offset * box.itemsize, box.span))
+    steps = [step * box.itemsize for step in box.stride]
+    return np.ndarray(box.shape, np.dtype((np.void, box.itemsize)), raw, strides=steps)
 
 
 def _resolve(chunk: NDArray[Any], dtype: DType, data: Strided) -> NDArray[Any]:

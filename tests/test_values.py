@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import strategies as st
 
 from ckptool import open_checkpoint, read_bytes, read_elements, values
-from ckptool.errors import ArchiveError, TensorError
+from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import TensorRef
 from ckptool.values import numpy_dtype
@@ -52,6 +55,48 @@ def test_no_chunk_is_larger_than_the_bound(
             chunks = list(read_elements(entry.tensor))
         assert all(0 < part.nbytes <= chunk for part in chunks)
         np.testing.assert_array_equal(np.concatenate(chunks), tensor.contiguous().flatten())
+
+
+@given(tensor=strategies.tensors(), held=st.sampled_from([16, 100]))
+def test_what_is_too_large_to_hold_is_gathered_piece_by_piece(
+    tensor: Tensor, held: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    found = tensor_of(tmp_path_factory.mktemp("t") / "t.pt", tensor)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(values, "_HELD_BYTES", held)
+        patched.setattr(values, "_SHORT_RUN_BYTES", held // 2)
+        assert b"".join(read_bytes(found)) == tensor.elements()
+
+
+def test_gathering_holds_no_more_than_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "_HELD_BYTES", 1 << 14)
+    monkeypatch.setattr(values, "_SHORT_RUN_BYTES", 1 << 10)
+    kept = torch.arange(1 << 17, dtype=torch.int32).reshape(8, 128, 128)
+    torch.save({"t": kept.permute(2, 0, 1)}, tmp_path / "t.pt")
+    digest = hashlib.sha256()
+    with open_checkpoint(tmp_path / "t.pt") as checkpoint:
+        tensor = checkpoint.entries[0].tensor
+        assert tensor is not None
+        tracemalloc.start()
+        for part in read_bytes(tensor):
+            digest.update(part)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert digest.digest() == hashlib.sha256(kept.permute(2, 0, 1).numpy().tobytes()).digest()
+    assert peak < kept.nbytes // 2
+
+
+def test_a_large_compressed_storage_is_not_gathered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "_HELD_BYTES", 64)
+    storage = Tensor("int32", (500,)).storage
+    tensor = Tensor("int32", (100,), storage=storage, stride=(3,))
+    found = tensor_of(tmp_path / "t.pt", tensor, compress=True)
+    with pytest.raises(LimitExceededError, match="compressed"):
+        list(read_bytes(found))
 
 
 @pytest.mark.parametrize("byteorder", ["little", "big"])
