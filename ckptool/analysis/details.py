@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ckptool.analysis.excerpt import Excerpt, excerpt
+from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import find_entries
-from ckptool.analysis.statistics import Statistics, statistics, summary
+from ckptool.analysis.statistics import Statistics, statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.evidence import classify_by_evidence
@@ -20,17 +22,19 @@ __all__ = ["Detail", "details"]
 class Detail:
     """One entry in full. `classified` is None for leaves that are no tensors.
 
-    `statistics` and `values` (text, summarised when large) are None where there are none: for
-    leaves, on the meta device, and for tensors made of several components.
+    `statistics` and `excerpt` are None where there are none: for leaves, on the meta device, and
+    for tensors made of several components.
     """
 
     entry: Entry
     classified: ClassifiedEntry | None = None
     statistics: Statistics | None = None
-    values: str | None = None
+    excerpt: Excerpt | None = None
 
 
-def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
+def details(
+    checkpoint: Checkpoint, names: Sequence[str], progress: Progress = UNWATCHED
+) -> tuple[Detail, ...]:
     """Return the entries that names, paths or patterns mean, each once, in the order asked for.
 
     Raises EntryNotFoundError for one that nothing answers to.
@@ -46,11 +50,11 @@ def details(checkpoint: Checkpoint, names: Sequence[str]) -> tuple[Detail, ...]:
         for found in find_entries(list(by_name), name)
         for entry in by_name[found]
     }
-    return tuple(_detail(entry, classified.get(id(entry))) for entry in wanted.values())
+    return tuple(_detail(entry, classified.get(id(entry)), progress) for entry in wanted.values())
 
 
-def _detail(entry: Entry, classified: ClassifiedEntry | None) -> Detail:
+def _detail(entry: Entry, classified: ClassifiedEntry | None, progress: Progress) -> Detail:
     tensor = entry.tensor
     if tensor is None or not isinstance(tensor.data, Strided):
         return Detail(entry, classified)
-    return Detail(entry, classified, statistics(tensor), summary(tensor))
+    return Detail(entry, classified, statistics(tensor, progress), excerpt(tensor))

@@ -7,7 +7,9 @@ import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, NoData, TensorRef
 from ckptool.values import read_bytes
@@ -15,7 +17,7 @@ from ckptool.values import read_bytes
 __all__ = ["fingerprint", "hash_entries", "hash_tensor"]
 
 
-def hash_tensor(tensor: TensorRef) -> str | None:
+def hash_tensor(tensor: TensorRef, progress: Progress = UNWATCHED) -> str | None:
     """Return the sha256 over a tensor's elements, None where the file has none of them.
 
     The elements come in row-major order, little-endian, without padding or unused storage;
@@ -27,17 +29,22 @@ def hash_tensor(tensor: TensorRef) -> str | None:
     digest = hashlib.sha256()
     for chunk in _content(tensor):
         digest.update(chunk)
+        progress.advance(len(chunk))
     return digest.hexdigest()
 
 
-def hash_entries(entries: Sequence[ClassifiedEntry]) -> dict[int, str | None]:
+def hash_entries(
+    entries: Sequence[ClassifiedEntry], progress: Progress = UNWATCHED
+) -> dict[int, str | None]:
     """Return the hash of every tensor, by the id of its classified entry.
 
     Tensors are hashed side by side: hashing and reading both leave the interpreter lock alone.
     """
     tensors = {id(one): one.entry.tensor for one in entries if one.entry.tensor is not None}
+    progress.expect(sum(tensor.nbytes for tensor in tensors.values()))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(tensors, pool.map(hash_tensor, tensors.values()), strict=True))
+        hashes = pool.map(partial(hash_tensor, progress=progress), tensors.values())
+        return dict(zip(tensors, hashes, strict=True))
 
 
 def fingerprint(entries: Sequence[ClassifiedEntry], hashes: Mapping[int, str | None]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import select
 from ckptool.analysis.sizes import Sizes, measure, ties
 from ckptool.checkpoint.globals import is_known_global
@@ -62,6 +63,7 @@ def list_contents(
     roles: Sequence[str] = (),
     sort: Literal["file", "name", "bytes"] = "file",
     with_hashes: bool = False,
+    progress: Progress = UNWATCHED,
 ) -> Contents:
     """Classify a checkpoint's tensors and keep those that are asked for.
 
@@ -74,7 +76,7 @@ def list_contents(
     if with_hashes:
         from ckptool.analysis.fingerprint import fingerprint, hash_entries
 
-        hashes = hash_entries(kept)
+        hashes = hash_entries(kept, progress)
         if checkpoint.root is not None and len(kept) == len(classified):
             whole = fingerprint(kept, hashes)
     if sort == "name":

@@ -1,7 +1,8 @@
 """The program: its commands, and what its exit codes mean.
 
 0 is done with nothing found, 1 findings or differences, 2 anything that kept a command from doing
-its job, 130 after Ctrl-C.
+its job, 130 after Ctrl-C, 141 where whoever read the output closed the pipe (`| head -1`), as
+shells say it of programs that the signal ended.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import typer
 from typer.core import TyperGroup
 
 from ckptool.cli import reading
-from ckptool.cli.output import escape_what_cannot_be_encoded, print_error, print_json
+from ckptool.cli.output import (
+    discard_output,
+    escape_what_cannot_be_encoded,
+    flush,
+    print_error,
+    print_json,
+)
 from ckptool.errors import CkptoolError
 
 __all__ = ["app", "main"]
 
 _FAILED = 2
 _INTERRUPTED = 130
+_PIPE_CLOSED = 141
 
 
 class _Program(TyperGroup):
@@ -43,6 +51,15 @@ class _Program(TyperGroup):
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
+        try:
+            result = self._invoke(ctx)
+            flush()
+        except BrokenPipeError as error:
+            discard_output()
+            raise typer.Exit(_PIPE_CLOSED) from error
+        return result
+
+    def _invoke(self, ctx: Any) -> Any:
         arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
             return super().invoke(ctx)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
+    "discard_output",
     "escape_what_cannot_be_encoded",
+    "flush",
     "print_error",
     "print_json",
     "print_lines",
@@ -30,6 +33,18 @@ def escape_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def flush() -> None:
+    """Write what is still held back; BrokenPipeError where nobody reads on."""
+    sys.stdout.flush()
+
+
+def discard_output() -> None:
+    """Let what is still held back go nowhere: the interpreter would write it at its exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -64,7 +79,8 @@ def print_rich(renderable: RenderableType, *, no_color: bool) -> None:
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """Write what a user should know, though it is no error."""
+    """Write what a user should know, though it is no error, behind the data."""
+    flush()
     sys.stderr.writelines(f"warning: {visible(warning)}\n" for warning in warnings)
 
 

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from ckptool.analysis.overview import Contents, list_contents, overview
-from ckptool.checkpoint.opening import open_checkpoint
+from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
 from ckptool.cli.options import AsJson, Match, NoColor, PathArgument, RoleOption, RootOption
 from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings
+from ckptool.cli.progress import ProgressBar
 
 __all__ = ["inspect", "list_tensors", "show"]
 
@@ -49,9 +50,7 @@ def inspect(
       ckptool inspect model.pt --json | jq .totals
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        found = list_contents(
-            checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
-        )
+        found = _contents(checkpoint, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "inspect")
         else:
@@ -83,9 +82,7 @@ def list_tensors(
       ckptool list model.safetensors --sha256
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        found = list_contents(
-            checkpoint, patterns=match or (), roles=role or (), sort=sort, with_hashes=sha256
-        )
+        found = _contents(checkpoint, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "list")
         else:
@@ -116,7 +113,8 @@ def show(
     from ckptool.analysis.details import details
 
     with open_checkpoint(path, root=root) as checkpoint:
-        found = details(checkpoint, names)
+        with ProgressBar() as progress:
+            found = details(checkpoint, names, progress)
         if as_json:
             from ckptool.render.json import details_document
 
@@ -125,6 +123,24 @@ def show(
             from ckptool.render.showing import details_view
 
             print_rich(details_view(found), no_color=no_color)
+
+
+def _contents(
+    checkpoint: Checkpoint,
+    match: list[str] | None,
+    role: list[str] | None,
+    sort: Sort,
+    sha256: bool,
+) -> Contents:
+    with ProgressBar() as progress:
+        return list_contents(
+            checkpoint,
+            patterns=match or (),
+            roles=role or (),
+            sort=sort,
+            with_hashes=sha256,
+            progress=progress,
+        )
 
 
 def _print_overview(found: Contents, command: str) -> None:

@@ -16,6 +16,7 @@ from ckptool.checkpoint.keypath import KeyPath, display_key
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.errors import CkptoolError
+from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 
@@ -107,7 +108,7 @@ def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[
                 "path": detail.entry.path,
                 **_tensor(detail.entry.tensor),
                 "statistics": detail.statistics and _statistics(detail.statistics),
-                "values": detail.values,
+                "values": detail.excerpt and excerpt_text(detail.excerpt),
             }
             for detail in details
             if detail.entry.tensor is not None

@@ -14,6 +14,7 @@ from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.render.escape import visible
+from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.render.natural import natural_role, natural_size
 from ckptool.tensors.refs import Components, Strided, TensorRef
@@ -52,8 +53,8 @@ def _tensor(detail: Detail) -> Iterator[RenderableType]:
         yield from ("", _figures(figures))
         if figures.histogram and figures.minimum is not None and figures.maximum is not None:
             yield from ("", _histogram(figures.histogram, figures.minimum, figures.maximum))
-    if detail.values is not None:
-        yield from ("", Text(detail.values))
+    if detail.excerpt is not None:
+        yield from ("", Text(excerpt_text(detail.excerpt)))
 
 
 def _facts(one: ClassifiedEntry, tensor: TensorRef) -> Text:
