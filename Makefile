@@ -1,7 +1,7 @@
 # What CI runs, and what to run before a commit. Uses the tools of the active virtual environment.
 PYTHON ?= python
 
-.PHONY: check lint types imports test real fuzz bench samples
+.PHONY: check lint types imports test real fuzz bench samples readme
 
 check: lint types imports test
 
@@ -16,7 +16,7 @@ imports:
 	lint-imports --no-cache
 
 test:
-	$(PYTHON) -m pytest --cov --cov-report=term -m "not real"
+	$(PYTHON) -m pytest --cov --cov-report=term
 
 # Real checkpoints out of public packages; skipped where no registry can be reached.
 real:
@@ -31,3 +31,6 @@ bench:
 
 samples:
 	$(PYTHON) sample_checkpoints/generate.py
+
+readme:
+	$(PYTHON) -m tests.readme
