@@ -85,8 +85,11 @@ class Checkpoint:
 
         The chosen root goes before those that were not chosen, an inner one before an outer one.
         """
+        is_beside = bool(entry.keys) and entry.keys[0] in self.container.beside
+        if is_beside or self.training_of(entry) is not None:
+            return None
         above = list(self.survey.roots_above(entry.keys))
-        if not above or self.training_of(entry) is not None:
+        if not above:
             return None
         root = self.root if self.root in above else above[0]
         return root, _name_in(root, entry.keys)

@@ -284,16 +284,9 @@ def _check_local_header(pages: _PageReader, header: _Header) -> int:
 
 
 def _warnings(headers: list[_Header]) -> tuple[str, ...]:
-    warnings = []
-    deflated = [header.text for header in headers if header.method == _DEFLATED]
-    if deflated:
-        warnings.append(
-            f"{len(deflated)} records are compressed, {deflated[0]} among them: "
-            "torch.load(mmap=True) gives wrong numbers for such a file"
-        )
     if any(header.flags & _ENCRYPTED for header in headers):
-        warnings.append("records are marked as encrypted; torch ignores the mark, so it is ignored")
-    return tuple(warnings)
+        return ("records are marked as encrypted; torch ignores the mark, so it is ignored",)
+    return ()
 
 
 def _text(name: bytes) -> str:

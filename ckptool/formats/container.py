@@ -45,7 +45,7 @@ class Container:
 
     `referenced` are the storage keys that a pickle names. `globals` are the names in the pickles,
     in the order of their first use. `script_classes` is what the code of a TorchScript archive
-    says of its classes, and `beside` holds the trees of its other pickles (constants, bytecode).
+    says of its classes, and `beside` holds the trees of its other pickles by their records' names.
     """
 
     format: FormatName

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ckptool.errors import ArchiveError
 from ckptool.formats.archive import Archive, read_record
 from ckptool.formats.container import Container, FileFacts, crc_state
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.reader import read_pickle
-from ckptool.sources import FileSource
+from ckptool.sources import Extent, FileSource
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import ByteOrder
 
@@ -48,7 +50,12 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
         extents=extents,
         referenced=frozenset(table.declared),
         globals=pickle.globals,
-        warnings=(*archive.warnings, *_warn_of_others(archive), *_warn_of_rest(data, pickle.size)),
+        warnings=(
+            *archive.warnings,
+            *_warn_of_compressed(extents),
+            *_warn_of_others(archive),
+            *_warn_of_rest(data, pickle.size),
+        ),
     )
 
 
@@ -64,6 +71,16 @@ def read_byteorder(archive: Archive, limits: Limits) -> ByteOrder:
             return "big"
         case other:
             raise ArchiveError(f"names byte order {other!r}", record=_BYTEORDER)
+
+
+def _warn_of_compressed(extents: Mapping[str, Extent]) -> tuple[str, ...]:
+    compressed = [key for key, extent in extents.items() if extent.is_deflated]
+    if not compressed:
+        return ()
+    return (
+        f"storages are compressed ({len(compressed):,} of {len(extents):,}): "
+        "torch.load(mmap=True) gives wrong numbers for such a file",
+    )
 
 
 def _warn_of_others(archive: Archive) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ __all__ = ["is_torchscript", "read_torchscript"]
 
 _OTHER_PICKLES: Final = ("constants.pkl", "bytecode.pkl", "mobile_debug_handles.pkl")
 _CODE = "code/"
+_NO_STORAGES = (_CODE, "extra/", ".data/")
 _MANY_SOURCE_BYTES = 1 << 26
 
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n?|\n)*)", re.MULTILINE)
@@ -42,38 +43,35 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
     extents = {
         name: extent
         for name, extent in archive.records.items()
-        if "/" in name and not name.startswith((_CODE, "extra/"))
+        if "/" in name and not name.startswith(_NO_STORAGES)
     }
     byteorder = read_byteorder(archive, limits)
     table = StorageTable(extents, byteorder)
     pickles: dict[str, Pickle] = {}
     for name in (PICKLE, *_OTHER_PICKLES):
         if name in archive.records:
-            folder = name.removesuffix(".pkl")
-            pickles[folder] = read_pickle(
+            pickles[name] = read_pickle(
                 read_record(archive.records[name], limits),
                 calls={**REBUILD_CALLS, **_TYPED_LISTS},
-                resolve=table.resolver(_key_in(folder)),
+                resolve=table.resolver(_key_in(name.removesuffix(".pkl"))),
                 limits=limits,
             )
-    tree = pickles["data"].tree
-    others = {
-        folder: pickle.tree
-        for folder, pickle in pickles.items()
-        if folder != "data" and pickle.tree not in ((), None)
-    }
     return Container(
         format="torchscript",
         file=FileFacts(
             source.path,
             source.size,
-            pickles["data"].protocol,
+            pickles[PICKLE].protocol,
             byteorder,
             archive.name,
             crc_state(list(archive.records.values())),
         ),
-        tree=tree,
-        beside=others,
+        tree=pickles[PICKLE].tree,
+        beside={
+            name: pickle.tree
+            for name, pickle in pickles.items()
+            if name != PICKLE and pickle.tree not in ((), None)
+        },
         extents=extents,
         referenced=frozenset(table.declared),
         globals=tuple(

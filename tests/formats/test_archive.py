@@ -17,7 +17,7 @@ from ckptool.formats.archive import has_directory, read_archive, read_record
 from ckptool.pickling.limits import Limits
 from ckptool.sources import BytesSource
 from tests import strategies
-from tests.builders import Tensor, ZipRecord, torch_zip, zip_archive
+from tests.builders import ZipRecord, zip_archive
 
 LIMITS = Limits()
 
@@ -146,10 +146,7 @@ def test_a_bomb_is_not_inflated() -> None:
         read_record(extent, LIMITS, most=1_000)
 
 
-def test_a_warning_tells_what_torch_gets_wrong() -> None:
-    data = torch_zip({"w": Tensor("float32", (2,))}, compress=True)
-    (warning,) = read_archive(BytesSource(data)).warnings
-    assert "compressed" in warning
+def test_a_mark_of_encryption_is_told() -> None:
     flagged = zip_archive([ZipRecord("a/x", b"1", flags=1)])
     (warning,) = read_archive(BytesSource(flagged)).warnings
     assert "encrypted" in warning

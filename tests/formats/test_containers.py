@@ -270,9 +270,9 @@ def test_a_script_module_says_which_attributes_are_which(tmp_path: Path) -> None
         "running": "buffer",
         "other": "attribute",
         "fc.weight": "parameter",
-        "constants/0": None,
+        "constants.pkl/0": None,
     }
-    assert values(checkpoint)["constants/0"] == constant.elements()
+    assert values(checkpoint)["constants.pkl/0"] == constant.elements()
 
 
 def test_a_package_has_a_branch_per_pickle(tmp_path: Path) -> None:
@@ -463,3 +463,16 @@ def test_mutated_files_give_a_checkpoint_or_an_error(
             values(checkpoint)
     except CkptoolError:
         return
+
+
+def test_a_warning_tells_where_torch_gets_wrong_numbers(tmp_path: Path) -> None:
+    (warning,) = opened(tmp_path, torch_zip({"w": Tensor("float32", (2,))}, compress=True)).warnings
+    assert warning.startswith("storages are compressed (1 of 1)")
+
+
+def test_the_code_of_a_script_archive_may_be_compressed(tmp_path: Path) -> None:
+    script = script_module("Net", {"w": Tensor("float32", (2,))})
+    data = torchscript(script, script_source("Net", {}, parameters=["w"]))
+    checkpoint = opened(tmp_path, data)
+    assert checkpoint.warnings == ()
+    assert list(checkpoint.extents) == ["data/0"]
