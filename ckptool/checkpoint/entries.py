@@ -6,19 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ckptool.checkpoint.containers import Descent, Held
 from ckptool.checkpoint.keypath import KeyPath, display
-from ckptool.checkpoint.modules import is_module, mapping_of, members, sequence_of
+from ckptool.checkpoint.modules import is_module, members
 from ckptool.errors import LimitExceededError, TensorError
 from ckptool.formats.container import ModuleAttributes
 from ckptool.pickling.limits import Limits
-from ckptool.pickling.nodes import Global, Node, Opaque, children
-from ckptool.tensors.arrays import read_array
-from ckptool.tensors.rebuild import explain
+from ckptool.pickling.nodes import Global, Node, Opaque
+from ckptool.tensors.rebuild import explain, tensor_attributes
 from ckptool.tensors.refs import TensorRef, check_bounds
 
 __all__ = ["Cycle", "Entry", "list_entries"]
-
-_SCALARS = frozenset({bool, int, float, str, bytes, bytearray, type(None)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,8 @@ class Entry(NamedTuple):
 
     Inside a whole module the path ends in a dotted attribute path, as the module's own
     `state_dict()` would say it; `member` is then what the module keeps it as, and `module_type`
-    the class of the module that owns it.
+    the class of the module that owns it. An attribute, of a module or of a tensor, and all that it
+    holds is in no state_dict.
     """
 
     keys: KeyPath
@@ -61,6 +60,7 @@ class _Frame:
     keys: KeyPath
     below: Iterator[Entry]
     prefix: str | None = None
+    is_attribute: bool = False
 
 
 def list_entries(
@@ -88,12 +88,12 @@ def list_entries(
             on_the_way.pop(id(frame.container), None)
             continue
         _check(entry)
-        if type(entry.node) is not TensorRef:
-            if id(entry.node) in on_the_way:
-                entry = Entry(entry.keys, Cycle(on_the_way[id(entry.node)]))
-            elif (inside := walk.into(entry, frame)) is not None:
-                frames.append(inside)
-                on_the_way[id(entry.node)] = entry.keys
+        if id(entry.node) in on_the_way:
+            entry = entry._replace(node=Cycle(on_the_way[id(entry.node)]))
+        elif (inside := walk.into(entry, frame)) is not None:
+            frames.append(inside)
+            on_the_way[id(entry.node)] = entry.keys
+            if type(entry.node) is not TensorRef:
                 continue
         found.append(entry)
         if len(found) > limits.leaves:
@@ -114,72 +114,46 @@ def _check(entry: Entry) -> None:
 
 
 class _Walk:
-    """Which containers are walked into, and by which keys."""
+    """Which nodes are walked into, and by which keys."""
 
-    __slots__ = ("_script_classes", "_without_tensors")
+    __slots__ = ("_descent", "_script_classes")
 
     def __init__(self, script_classes: Mapping[Global, ModuleAttributes]) -> None:
         self._script_classes = script_classes
-        self._without_tensors: set[int] = set()
+        self._descent = Descent()
 
     def into(self, entry: Entry, frame: _Frame) -> _Frame | None:
-        """Return a frame for the entry's node; None where it is a leaf."""
+        """Return a frame for the entry's node; None where there is nothing below it."""
         node, keys = entry.node, entry.keys
-        if type(node) in _SCALARS:
-            return None
+        if type(node) is TensorRef:
+            attributes = tensor_attributes(node)
+            return self._frame(entry, list(attributes.items()), True) if attributes else None
+        is_attribute = frame.is_attribute or entry.member == "attribute"
         if is_module(node):
             is_submodule = frame.prefix is not None and entry.member is None
             prefix, base = (f"{keys[-1]}.", keys[:-1]) if is_submodule else ("", keys)
-            return _Frame(node, keys, self._members(node, base, prefix), prefix)
-        mapping = mapping_of(node)
-        if mapping:
-            return _Frame(
-                node, keys, (Entry((*keys, key), value) for key, value in mapping.items())
-            )
-        items = sequence_of(node)
-        if items and not all(type(item) in _SCALARS for item in items):
-            return _Frame(
-                node, keys, (Entry((*keys, index), item) for index, item in enumerate(items))
-            )
-        if type(node) is Opaque and mapping is None and self._holds_tensors(node):
-            return _Frame(node, keys, _parts(node, keys))
-        return None
+            members_of = self._members(node, base, prefix, is_attribute)
+            return _Frame(node, keys, members_of, prefix, is_attribute)
+        held = self._descent.into(node)
+        return None if held is None else self._frame(entry, held, is_attribute)
 
-    def _members(self, module: Opaque, base: KeyPath, prefix: str) -> Iterator[Entry]:
+    def _frame(self, entry: Entry, held: Held, is_attribute: bool) -> _Frame:
+        keys = entry.keys
+        below = (
+            Entry((*keys, key), node, "attribute" if is_attribute else None) for key, node in held
+        )
+        return _Frame(entry.node, keys, below, is_attribute=is_attribute)
+
+    def _members(
+        self, module: Opaque, base: KeyPath, prefix: str, is_attribute: bool
+    ) -> Iterator[Entry]:
         for member in members(module, self._script_classes):
             keys = (*base, prefix + member.name)
             if member.kind == "module":
                 if member.node is not None:
                     yield Entry(keys, member.node)
+            elif is_attribute:
+                yield Entry(keys, member.node, "attribute", None, module.type)
             # A buffer or parameter registered as None is a name without a tensor.
             elif member.node is not None or member.kind == "attribute":
                 yield Entry(keys, member.node, member.kind, member.is_persistent, module.type)
-
-    def _holds_tensors(self, node: Opaque) -> bool:
-        if read_array(node) is not None:
-            return False
-        seen = {id(node)}
-        pending = [node]
-        while pending:
-            for child in children(pending.pop()):
-                if type(child) is TensorRef:
-                    return True
-                if type(child) not in _SCALARS and id(child) not in seen:
-                    seen.add(id(child))
-                    if id(child) not in self._without_tensors:
-                        pending.append(child)
-        self._without_tensors |= seen
-        return False
-
-
-def _parts(node: Opaque, keys: KeyPath) -> Iterator[Entry]:
-    """What an object with tensors in it holds: its attributes by name, its arguments by number."""
-    for index, argument in enumerate(node.args):
-        yield Entry((*keys, index), argument)
-    if type(node.state) is dict:
-        for name, value in node.state.items():
-            yield Entry((*keys, name), value)
-    elif node.has_state:
-        yield Entry((*keys, "__setstate__"), node.state)
-    for index, item in enumerate(node.added or ()):
-        yield Entry((*keys, index), item)

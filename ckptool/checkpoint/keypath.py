@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ckptool.pickling.nodes import Global
 
-__all__ = ["KeyPath", "display", "display_key"]
+__all__ = ["KeyPath", "ObjectKey", "display", "display_key"]
 
 KeyPath: TypeAlias = tuple[Hashable, ...]
+
+
+class ObjectKey(NamedTuple):
+    """A key that is no plain value: the type of the object, and its place among the keys."""
+
+    type: str
+    place: int
 
 
 def display(keys: KeyPath) -> str:
@@ -30,9 +37,6 @@ def _escaped(key: Hashable) -> str:
 
 
 def _shown(key: Hashable) -> str:
-    if isinstance(key, Global):
-        return f"<{key}>"
-    # Other nodes of the tree can be keys too; their class says more than a memory address.
-    if key is None or isinstance(key, bool | int | float | bytes | tuple):
-        return repr(key)
-    return f"<{type(key).__name__}>"
+    if isinstance(key, ObjectKey):
+        return f"<{key.type} {key.place}>"
+    return f"<{key}>" if isinstance(key, Global) else repr(key)

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ckptool.checkpoint.containers import attributes_of, key_at, mapping_of
+from ckptool.checkpoint.keypath import display_key
 from ckptool.formats.container import ModuleAttributes
 from ckptool.pickling.nodes import Global, Node, Opaque
 
-__all__ = ["Member", "is_module", "mapping_of", "members", "sequence_of"]
+__all__ = ["EXTRA_STATE", "Member", "is_extra_state", "is_module", "members"]
 
 _SCRIPT_PREFIX = "__torch__"
 _PARTS = ("_parameters", "_buffers", "_modules")
@@ -30,61 +32,29 @@ class Member:
     is_persistent: bool | None = None
 
 
-def mapping_of(node: Node) -> dict[Node, Node] | None:
-    """The items of a dict, or of an object that is one (OrderedDict, defaultdict, ...)."""
-    if type(node) is dict:
-        return node
-    if type(node) is not Opaque:
-        return None
-    if node.type not in _MAPPINGS:
-        return node.keyed
-    # The first argument of a defaultdict is what it calls for a missing key.
-    args = node.args[1:] if node.type == _DEFAULTDICT else node.args
-    made_from = _items_of_call(args) if args else {}
-    return None if made_from is None else made_from | (node.keyed or {})
+EXTRA_STATE = "_extra_state"
+"""The name under which a module's `state_dict()` puts what `get_extra_state` gives."""
 
 
-def _items_of_call(args: tuple[Node, ...]) -> dict[Node, Node] | None:
-    """What a mapping was made from; Python 2 gave an OrderedDict its items as a list of pairs.
-
-    None for arguments that no such mapping takes.
-    """
-    if type(args[0]) is dict:
-        return args[0]
-    pairs = sequence_of(args[0])
-    if pairs is None or not all(
-        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) in _PLAIN_KEYS
-        for pair in pairs
-    ):
-        return None
-    return dict(pairs)
-
-
-def sequence_of(node: Node) -> list[Node] | tuple[Node, ...] | None:
-    """The items of a list or tuple, or of an object that is a list of something."""
-    if type(node) is list or type(node) is tuple:
-        return node
-    if type(node) is Opaque and node.listed is not None:
-        return node.listed
-    return None
-
-
-_PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
-_DEFAULTDICT = Global("collections", "defaultdict")
-_MAPPINGS = frozenset(
-    {
-        _DEFAULTDICT,
-        Global("collections", "OrderedDict"),
-        Global("collections", "Counter"),
-    }
-)
+def is_extra_state(key: object) -> bool:
+    """Whether a key is that of a module's extra state."""
+    return type(key) is str and (key == EXTRA_STATE or key.endswith(f".{EXTRA_STATE}"))
 
 
 def is_module(node: Node) -> bool:
     """Whether a node is an `nn.Module` or a TorchScript object."""
-    if type(node) is not Opaque or type(node.state) is not dict:
+    if type(node) is not Opaque:
         return False
-    return _is_script(node) or all(mapping_of(node.state.get(part)) is not None for part in _PARTS)
+    if _is_script(node):
+        return type(node.state) is dict
+    return all(mapping_of(_state(node).get(part)) is not None for part in _PARTS)
+
+
+def _state(module: Opaque) -> dict[Node, Node]:
+    """A module's attributes; `torch.fx` hands them to the call that makes the module anew."""
+    if not module.has_state and module.args and type(module.args[0]) is dict:
+        return module.args[0]
+    return attributes_of(module)
 
 
 def members(module: Opaque, script_classes: Mapping[Global, ModuleAttributes]) -> Iterator[Member]:
@@ -92,7 +62,7 @@ def members(module: Opaque, script_classes: Mapping[Global, ModuleAttributes]) -
     if _is_script(module):
         yield from _script_members(module, script_classes)
         return
-    state = module.state
+    state = _state(module)
     # Before torch 1.6 there was no such set, and every buffer was persistent.
     transient = _names(state.get("_non_persistent_buffers_set", []))
     for name, node in _items(state["_parameters"]):
@@ -101,17 +71,16 @@ def members(module: Opaque, script_classes: Mapping[Global, ModuleAttributes]) -
         yield Member(name, node, "buffer", None if transient is None else name not in transient)
     for name, node in _items(state["_modules"]):
         yield Member(name, node, "module")
-    for name, node in state.items():
+    for name, node in _items(state):
         if name not in _PARTS:
-            yield Member(str(name), node, "attribute")
+            yield Member(name, node, "attribute")
 
 
 def _script_members(
     module: Opaque, script_classes: Mapping[Global, ModuleAttributes]
 ) -> Iterator[Member]:
     known = script_classes.get(module.type) if module.type is not None else None
-    for key, node in module.state.items():
-        name = str(key)
+    for name, node in _items(module.state):
         if is_module(node):
             yield Member(name, node, "module")
         elif known is not None and name in known.parameters:
@@ -127,8 +96,8 @@ def _is_script(node: Opaque) -> bool:
 
 
 def _items(node: Node) -> Iterator[tuple[str, Node]]:
-    for name, value in (mapping_of(node) or {}).items():
-        yield str(name), value
+    for index, (name, value) in enumerate((mapping_of(node) or {}).items()):
+        yield display_key(key_at(name, index)), value
 
 
 def _names(node: Node) -> frozenset[Node] | None:

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ckptool.checkpoint.containers import mapping_of
 from ckptool.checkpoint.entries import Entry, list_entries
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
-from ckptool.checkpoint.modules import mapping_of, sequence_of
 from ckptool.checkpoint.roots import Root, Survey, TrainingState, choose_root, find_root, survey
 from ckptool.errors import CkptoolError, NotACheckpointError
 from ckptool.formats.container import Container, FileFacts
@@ -18,7 +18,6 @@ from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.sources import Extent, FileSource
-from ckptool.tensors.refs import TensorRef
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
@@ -85,13 +84,15 @@ class Checkpoint:
 
         The chosen root goes before those that were not chosen, an inner one before an outer one.
         """
-        is_beside = bool(entry.keys) and entry.keys[0] in self.container.beside
-        if is_beside or self.training_of(entry) is not None:
+        if entry.member == "attribute" or (entry.keys and entry.keys[0] in self.container.beside):
             return None
         above = list(self.survey.roots_above(entry.keys))
         if not above:
             return None
         root = self.root if self.root in above else above[0]
+        state = self.training_of(entry)
+        if state is not None and len(state.keys) > len(root.keys):
+            return None
         return root, _name_in(root, entry.keys)
 
     def name_of(self, entry: Entry) -> str | None:
@@ -169,16 +170,11 @@ def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
 
 
 def _name_in(root: Root, keys: KeyPath) -> str:
-    """The name of an entry in its root.
-
-    In a list of `(name, tensor)` pairs the key path only counts them, and the pair has the name.
-    """
+    """The name of an entry in its root; where that is a list of pairs, the first half."""
     inside = keys[len(root.keys) :]
-    pairs = sequence_of(root.node)
-    if pairs is not None and len(inside) == 2 and inside[1] == 1:
-        match pairs[int(str(inside[0]))]:
-            case (str() as name, TensorRef()):
-                return name
+    if root.is_pairs and len(inside) == 2 and inside[1] == 1:
+        name: str = root.node[inside[0]][0]
+        return name
     return display_key(inside[0]) if len(inside) == 1 else display(inside)
 
 

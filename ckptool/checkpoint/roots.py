@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ckptool.checkpoint.containers import Descent, Held
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
-from ckptool.checkpoint.modules import is_module, mapping_of, sequence_of
+from ckptool.checkpoint.modules import is_extra_state, is_module
 from ckptool.checkpoint.training import TrainingKind, training_kind
 from ckptool.errors import EntryNotFoundError
-from ckptool.pickling.nodes import Node, Opaque
+from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
 __all__ = ["Root", "Survey", "TrainingState", "choose_root", "find_root", "survey"]
 
-# Where frameworks keep weights: state_dict, model_state_dict, model, model_ema, net, netG, module.
-_WEIGHTS_NAME = re.compile(
+# Where frameworks keep them: state_dict, model_state_dict, model, model_ema, net, netG, module.
+_STATE_DICT_NAME = re.compile(
     r"(^|_)(state_dict|model|net|network|module|weights|params|parameters)(_|$)|^ema(_|$)",
     re.IGNORECASE,
 )
@@ -25,11 +26,15 @@ _SUGGESTED = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Root:
-    """A subtree that can be a state_dict: `tensors` of its own, or a whole module."""
+    """A subtree that can be a state_dict: `tensors` directly below it, or a whole module.
+
+    `is_pairs` says that it is a list of names with their tensors, and not a mapping.
+    """
 
     keys: KeyPath
     node: Node
     tensors: int
+    is_pairs: bool = False
 
     @property
     def path(self) -> str:
@@ -37,18 +42,19 @@ class Root:
         return display(self.keys)
 
     @property
-    def is_named_as_weights(self) -> bool:
-        """Whether its key is one that frameworks keep weights under."""
+    def is_named_as_state_dict(self) -> bool:
+        """Whether its key is one that frameworks keep state_dicts under."""
         key = next((key for key in reversed(self.keys) if isinstance(key, str)), "")
-        return _WEIGHTS_NAME.search(key) is not None
+        return _STATE_DICT_NAME.search(key) is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class TrainingState:
     """A subtree that only resuming a training needs."""
 
     keys: KeyPath
     kind: TrainingKind
+    node: Node
 
     @property
     def path(self) -> str:
@@ -80,68 +86,98 @@ class Survey:
 
 
 def survey(tree: Node) -> Survey:
-    """Find the candidates for the root, and the training state that is none."""
+    """Find the candidates for the root, and the training state that is none.
+
+    A node that several paths lead to is looked into once, and is a candidate under each of them.
+    """
     roots: dict[KeyPath, Root] = {}
     training: dict[KeyPath, TrainingState] = {}
-    seen: set[int] = set()
+    descent = Descent()
+    seen: dict[int, Root | None] = {}
     pending: list[tuple[KeyPath, Node]] = [((), tree)]
     while pending:
         keys, node = pending.pop()
         kind = training_kind(keys, node)
         if kind is not None:
-            training[keys] = TrainingState(keys, kind)
+            training[keys] = TrainingState(keys, kind, node)
             continue
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        if is_module(node) or (type(node) is TensorRef and not keys):
-            roots[keys] = Root(keys, node, 1)
-            continue
-        below = _below(node)
-        own = sum(
-            1
-            for key, value in below
-            if type(value) is TensorRef and training_kind((*keys, key), value) is None
-        )
-        if own or _pairs(node):
-            roots[keys] = Root(keys, node, own or len(below))
-        if not _pairs(node):
-            pending.extend(
-                ((*keys, key), value)
-                for key, value in reversed(below)
-                if type(value) is not TensorRef or training_kind((*keys, key), value)
-            )
+        if id(node) not in seen:
+            held = descent.into(node) or []
+            seen[id(node)] = _root(node, held, keys)
+            if not is_module(node) and not _is_pairs(held):
+                pending.extend(
+                    ((*keys, key), value)
+                    for key, value in reversed(held)
+                    if not is_extra_state(key)
+                )
+        known = seen[id(node)]
+        if known is not None:
+            roots[keys] = replace(known, keys=keys)
     return Survey(roots, training)
+
+
+def _root(node: Node, held: Held, keys: KeyPath) -> Root | None:
+    """The node as a candidate: a module, tensors directly below it, or a tensor that is all."""
+    if is_module(node) or (type(node) is TensorRef and not keys):
+        return Root(keys, node, 1)
+    if _is_pairs(held):
+        return Root(keys, node, len(held), is_pairs=True)
+    own = sum(
+        1
+        for key, value in held
+        if type(value) is TensorRef and training_kind((*keys, key), value) is None
+    )
+    return Root(keys, node, own) if own else None
+
+
+def _is_pairs(held: Held) -> bool:
+    """Whether a list holds `(name, tensor)` pairs, as `list(state_dict.items())` does."""
+    return bool(held) and all(
+        type(key) is int
+        and type(item) is tuple
+        and len(item) == 2
+        and type(item[0]) is str
+        and type(item[1]) is TensorRef
+        for key, item in held
+    )
 
 
 def choose_root(roots: Collection[Root]) -> Root | None:
     """Return the root that stands out, None where two fit equally well.
 
-    One under a name that frameworks keep weights under goes before others; without any such name
-    the top of the file does, if it holds at least as many tensors as any other.
+    One under a name that frameworks keep state_dicts under goes before others; without any such
+    name the top of the file does, if it holds at least as many tensors as any other.
     """
-    named = [root for root in roots if root.is_named_as_weights]
+    named = [root for root in roots if root.is_named_as_state_dict]
     pool = named or list(roots)
-    if len(pool) == 1:
+    if len({id(root.node) for root in pool}) == 1:
         return pool[0]
     most = max((root.tensors for root in pool), default=0)
     return next((root for root in pool if not root.keys and root.tensors == most), None)
 
 
 def find_root(tree: Node, path: str) -> Root:
-    """Return the subtree at a displayed path (`/` is the top); raise EntryNotFoundError."""
+    """Return the subtree at a displayed path (`/` is the top).
+
+    Raises EntryNotFoundError where there is none, where it is a leaf, or where two keys are shown
+    alike.
+    """
+    descent = Descent()
     keys: KeyPath = ()
     node = tree
     for part in _split(path):
-        below = {display_key(key): (key, value) for key, value in _below(node)}
-        if part not in below:
-            candidates = [display((*keys, key)) for key, _ in below.values()]
-            raise EntryNotFoundError(
-                f"the root {path!r}", candidates=candidates, hint=_what_there_is(candidates)
-            )
-        key, node = below[part]
+        held = [] if is_module(node) else descent.into(node) or []
+        below = [(key, value) for key, value in held if display_key(key) == part]
+        if len(below) != 1:
+            candidates = [display((*keys, key)) for key, _ in held]
+            why = "several keys are shown like that" if below else _what_there_is(candidates)
+            raise EntryNotFoundError(f"the root {path!r}", candidates=candidates, hint=why)
+        [(key, node)] = below
         keys = (*keys, key)
-    return Root(keys, node, sum(type(value) is TensorRef for _, value in _below(node)))
+    held = descent.into(node) or []
+    if keys and not held and not is_module(node):
+        raise EntryNotFoundError(f"the root {path!r}", hint="that is a leaf and holds no tensors")
+    return _root(node, held, keys) or Root(keys, node, 0)
 
 
 def _what_there_is(paths: Sequence[str]) -> str:
@@ -152,29 +188,5 @@ def _what_there_is(paths: Sequence[str]) -> str:
 def _split(path: str) -> list[str]:
     if path in ("", "/"):
         return []
-    parts = re.findall(r"((?:[^/\\]|\\.)*)(?:/|$)", path)
-    return [re.sub(r"\\(.)", r"\1", part) for part in parts[:-1] or parts]
-
-
-def _below(node: Node) -> list[tuple[Node, Node]]:
-    mapping = mapping_of(node)
-    if mapping is not None:
-        return list(mapping.items())
-    items = sequence_of(node)
-    if items is not None:
-        return list(enumerate(items))
-    if type(node) is Opaque and type(node.state) is dict and not is_module(node):
-        return list(node.state.items())
-    return []
-
-
-def _pairs(node: Node) -> bool:
-    """Whether a list holds `(name, tensor)` pairs, as `list(state_dict.items())` does."""
-    items = sequence_of(node)
-    return bool(items) and all(
-        type(item) is tuple
-        and len(item) == 2
-        and type(item[0]) is str
-        and type(item[1]) is TensorRef
-        for item in items or ()
-    )
+    parts = re.findall(r"(?:[^/\\]|\\.)+|(?<![^/])(?=/|$)", path, re.DOTALL)
+    return [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]

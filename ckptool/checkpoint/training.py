@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
+from ckptool.checkpoint.containers import attributes_of, mapping_of
 from ckptool.checkpoint.keypath import KeyPath
-from ckptool.checkpoint.modules import mapping_of
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
@@ -18,11 +18,18 @@ TrainingKind: TypeAlias = Literal["optimizer", "scheduler", "scaler", "rng"]
 # `GradScaler.state_dict`.
 _OPTIMIZER_KEYS = {"state", "param_groups"}
 _SCALER_KEYS = {"scale", "growth_factor", "backoff_factor", "growth_interval"}
-_SCHEDULER_KEYS = ({"last_epoch", "_step_count"}, {"last_epoch", "base_lrs"}, {"_schedulers"})
+_SCHEDULER_KEYS = (
+    {"last_epoch", "_step_count"},
+    {"last_epoch", "base_lrs"},
+    {"num_bad_epochs", "patience"},
+    {"_schedulers"},
+)
+# The generators by what they belong to, as transformers' Trainer saves them.
+_RNG_KEYS = {"python", "numpy", "cpu"}
 
-_RNG_NAME = re.compile(r"(^|_)(rng|random)(_|$)|^(torch|cuda|numpy|python)_rng", re.IGNORECASE)
-
-
+_RNG_NAME = re.compile(
+    r"(^|_)(rng|random|manual_seed)(_|$)|^(torch|cuda|numpy|python)_rng", re.IGNORECASE
+)
 _RNG_DTYPE = "uint8"
 
 
@@ -30,25 +37,24 @@ def training_kind(keys: KeyPath, node: Node) -> TrainingKind | None:
     """Return what kind of training state stands at a key path, None for anything else."""
     if type(node) is TensorRef and node.dtype.name != _RNG_DTYPE:
         return None
-    mapping = mapping_of(node)
-    if mapping is not None:
+    # An optimizer or scheduler that was pickled itself has the same facts as attributes.
+    mapping = mapping_of(node) or attributes_of(node)
+    if mapping:
         if mapping.keys() >= _OPTIMIZER_KEYS:
             return "optimizer"
         if mapping.keys() >= _SCALER_KEYS:
             return "scaler"
         if any(expected <= mapping.keys() for expected in _SCHEDULER_KEYS):
             return "scheduler"
+        if mapping.keys() >= _RNG_KEYS and _is_rng(node, mapping):
+            return "rng"
     if keys and isinstance(keys[-1], str) and _RNG_NAME.search(keys[-1]) and _is_rng(node, mapping):
         return "rng"
     return None
 
 
-def _is_rng(node: Node, mapping: dict[Node, Node] | None) -> bool:
+def _is_rng(node: Node, mapping: dict[Node, Node]) -> bool:
     """Whether a value under such a name can be a generator's state, and not weights."""
     if type(node) is TensorRef:
         return node.dtype.name == _RNG_DTYPE and len(node.shape) == 1
-    if mapping is not None:
-        return all(
-            type(value) is not TensorRef or _is_rng(value, None) for value in mapping.values()
-        )
-    return True
+    return all(type(value) is not TensorRef or _is_rng(value, {}) for value in mapping.values())

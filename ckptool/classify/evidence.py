@@ -6,28 +6,28 @@ Each rule looks at one kind of evidence; the first that has a word decides, stro
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
+from ckptool.checkpoint.containers import attributes_of, mapping_of, sequence_of
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath
-from ckptool.checkpoint.modules import mapping_of, sequence_of
+from ckptool.checkpoint.modules import is_extra_state
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root
 from ckptool.classify.roles import ClassifiedEntry, Evidence, Role, Use
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["classify_by_evidence"]
+__all__ = ["classify_by_evidence", "extra_state_of"]
 
 _STATISTICS = ("running_mean", "running_var")
 _COUNTER = "num_batches_tracked"
 _NORMALISATION = (*_STATISTICS, _COUNTER)
 # torch.nn.modules.batchnorm: since version 2 the counter is part of the state.
 _COUNTED_SINCE_VERSION = 2
-_EXTRA_STATE = "_extra_state"
 _WITHOUT_A_ROLE: Final = ("bool", "int", "uint")
 
 
@@ -67,7 +67,7 @@ def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
     located = [
         (entry, checkpoint.locate(entry))
         for entry in checkpoint.entries
-        if type(entry.node) is TensorRef or _is_extra_state(entry)
+        if type(entry.node) is TensorRef or extra_state_of(entry) is not None
     ]
     names: dict[KeyPath, dict[str, TensorRef]] = defaultdict(dict)
     for entry, place in located:
@@ -76,35 +76,35 @@ def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
     scopes = {
         root.keys: _scope(checkpoint, root, names.get(root.keys, {})) for root in checkpoint.roots
     }
-    return tuple(
-        _outside(checkpoint, entry)
-        if place is None
-        else _inside(entry, place[1], scopes[place[0].keys], checkpoint.is_chosen(place[0]))
-        for entry, place in located
-    )
+    return tuple(_classified(checkpoint, entry, place, scopes) for entry, place in located)
 
 
-def _inside(entry: Entry, name: str, scope: _Scope, is_chosen: bool) -> ClassifiedEntry:
+def extra_state_of(entry: Entry) -> KeyPath | None:
+    """Return the key path of the extra state that an entry is, or is part of."""
+    for index, key in enumerate(entry.keys):
+        if is_extra_state(key):
+            return entry.keys[: index + 1]
+    return None
+
+
+def _classified(
+    checkpoint: Checkpoint,
+    entry: Entry,
+    place: tuple[Root, str] | None,
+    scopes: Mapping[KeyPath, _Scope],
+) -> ClassifiedEntry:
+    name, scope = ("", _NOWHERE) if place is None else (place[1], scopes[place[0].keys])
+    shown = name if place is not None and checkpoint.is_chosen(place[0]) else None
+    state = checkpoint.training_of(entry)
+    if state is not None and state.kind == "optimizer":
+        return ClassifiedEntry(entry, shown, "optimizer", "optimizer", True)
     parts = _split(name)
-    shown = name if is_chosen else None
-    for rule in _RULES:
+    for rule in _RULES if place is not None else _RULES_ANYWHERE:
         verdict = rule(entry, parts, scope)
         if verdict is not None:
             use = _use(name, entry.tensor) if verdict.role == "buffer" else None
             return ClassifiedEntry(entry, shown, *verdict, use)
     return ClassifiedEntry(entry, shown, *_UNKNOWN)
-
-
-def _outside(checkpoint: Checkpoint, entry: Entry) -> ClassifiedEntry:
-    """Say what a tensor in no state_dict is."""
-    state = checkpoint.training_of(entry)
-    if state is not None and state.kind == "optimizer":
-        return ClassifiedEntry(entry, None, "optimizer", "optimizer", True)
-    for rule in (_by_module, _by_type_tag):
-        verdict = rule(entry, _split(""), _NOWHERE)
-        if verdict is not None:
-            return ClassifiedEntry(entry, None, *verdict)
-    return ClassifiedEntry(entry, None, *_UNKNOWN)
 
 
 # The rules -------------------------------------------------------------------------------------
@@ -132,9 +132,9 @@ def _by_type_tag(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     return None
 
 
-def _by_extra_state(_entry: Entry, name: _Name, _scope: _Scope) -> Verdict | None:
-    """`Module.state_dict` puts what `get_extra_state` gives under this name."""
-    return Verdict("extra-state", "name", False) if name.leaf == _EXTRA_STATE else None
+def _by_extra_state(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
+    """`Module.state_dict` puts what `get_extra_state` gives under a name of its own."""
+    return None if extra_state_of(entry) is None else Verdict("extra-state", "name", False)
 
 
 def _by_metadata(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
@@ -179,6 +179,8 @@ _RULES: Final[tuple[Rule, ...]] = (
     _by_statistics,
     _by_dtype,
 )
+_RULES_ANYWHERE: Final[tuple[Rule, ...]] = (_by_module, _by_type_tag)
+"""Those that need no state_dict around the entry."""
 
 
 # What the rules know ---------------------------------------------------------------------------
@@ -196,7 +198,7 @@ def _optimized(checkpoint: Checkpoint, scope: _Scope) -> frozenset[str]:
     found: set[str] = set()
     for state in checkpoint.training:
         if state.kind == "optimizer":
-            optimizer = mapping_of(_node_at(checkpoint.container.tree, state.keys)) or {}
+            optimizer = mapping_of(state.node) or attributes_of(state.node)
             named = _named(optimizer)
             found |= named & scope.names.keys() if named else _aligned(optimizer, scope)
     return frozenset(found)
@@ -213,10 +215,11 @@ def _named(optimizer: Mapping[Node, Node]) -> set[str]:
 
 
 def _aligned(optimizer: Mapping[Node, Node], scope: _Scope) -> set[str]:
-    """Names found by shape: an optimizer counts its parameters in the order of the model.
+    """Names found by shape, among the tensors that no other rule calls a buffer.
 
-    It says something only where the tensors that no other rule calls a buffer are as many as the
-    optimizer's parameters, and have the shapes of its state one by one.
+    They have to be as many as the optimizer's parameters. In the order of the model their shapes
+    then are those of the optimizer's state one by one; in the order of parameter groups they are
+    the same shapes all together.
     """
     rest = [
         name
@@ -224,21 +227,29 @@ def _aligned(optimizer: Mapping[Node, Node], scope: _Scope) -> set[str]:
         if not any(rule(Entry((), tensor), _split(name), scope) for rule in _BUFFER_RULES)
     ]
     indices = [
-        index for group in _groups(optimizer) for index in sequence_of(group.get("params")) or ()
+        index
+        for group in _groups(optimizer)
+        for index in sequence_of(group.get("params")) or ()
+        if type(index) is int
     ]
-    state = mapping_of(optimizer.get("state")) or {}
-    if len(indices) != len(rest) or not state:
+    if len(indices) != len(rest):
         return set()
-    for name, index in zip(rest, indices, strict=True):
-        moments = mapping_of(state.get(index)) or {}
-        shapes = {
-            moment.shape
-            for moment in moments.values()
-            if type(moment) is TensorRef and moment.shape
-        }
-        if shapes and scope.names[name].shape not in shapes:
-            return set()
-    return set(rest)
+    state = mapping_of(optimizer.get("state")) or {}
+    kept = [_shape_of_state(state.get(index)) for index in indices]
+    shapes = [scope.names[name].shape for name in rest]
+    if all(one is None or one == shape for one, shape in zip(kept, shapes, strict=True)):
+        # A parameter without state has never been updated; nothing tells that it is one.
+        return {name for name, one in zip(rest, kept, strict=True) if one is not None}
+    return set(rest) if Counter(kept) == Counter(shapes) else set()
+
+
+def _shape_of_state(state: Node) -> tuple[int, ...] | None:
+    """The one shape that the moments of a parameter have; 0-d ones count its steps."""
+    moments = mapping_of(state) or {}
+    shapes = {
+        moment.shape for moment in moments.values() if type(moment) is TensorRef and moment.shape
+    }
+    return shapes.pop() if len(shapes) == 1 else None
 
 
 _BUFFER_RULES: Final[tuple[Rule, ...]] = (_by_metadata, _by_statistics, _by_dtype)
@@ -249,23 +260,11 @@ def _groups(optimizer: Mapping[Node, Node]) -> Iterator[Mapping[Node, Node]]:
         yield mapping_of(group) or {}
 
 
-def _node_at(tree: Node, keys: Iterable[object]) -> Node:
-    for key in keys:
-        mapping = mapping_of(tree)
-        tree = mapping[key] if mapping is not None else (sequence_of(tree) or ())[int(str(key))]
-    return tree
-
-
 def _has_statistics(module: str, scope: _Scope) -> bool:
     mean, variance = (
         scope.names.get(f"{module}.{leaf}" if module else leaf) for leaf in _STATISTICS
     )
     return mean is not None and variance is not None and mean.shape == variance.shape
-
-
-def _is_extra_state(entry: Entry) -> bool:
-    key = entry.keys[-1] if entry.keys else None
-    return isinstance(key, str) and _split(key).leaf == _EXTRA_STATE
 
 
 def _split(name: str) -> _Name:

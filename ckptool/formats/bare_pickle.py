@@ -10,6 +10,7 @@ from ckptool.errors import CkptoolError, LimitExceededError
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.legacy import read_stream
 from ckptool.pickling.limits import Limits
+from ckptool.pickling.literals import literal
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.pickling.opcodes import Interpreter
 from ckptool.pickling.reader import read_pickle
@@ -45,13 +46,9 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
 
 def _storage_reader(extents: dict[str, Extent], limits: Limits) -> Interpreter:
     def interpret(node: Opaque) -> Node:
-        match node.args:
-            case (bytes() as data,):
-                pass
-            case (Opaque(callee=Global("_codecs", "encode"), args=(str() as text, "latin1")),):
-                data = text.encode("latin-1", "replace")
-            case _:
-                return node
+        data = literal(node.args[0]) if len(node.args) == 1 else None
+        if type(data) is not bytes:
+            return node
         try:
             inner = read_stream(BytesSource(data), limits).pickle.tree
         except CkptoolError:

@@ -108,7 +108,7 @@ def _tensor(
             record=name,
         )
     extents[name] = Extent(source, start + begin, size, size)
-    storage = StorageRef(name, dtype, "cpu", prod(shape), "little", extents)
+    storage = StorageRef(name, dtype, None, prod(shape), "little", extents)
     stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     return TensorRef(dtype, tuple(shape), False, Strided(storage, 0, stride))
 

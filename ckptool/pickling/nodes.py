@@ -22,6 +22,7 @@ __all__ = [
     "Opaque",
     "OutOfBandBuffer",
     "PersistentId",
+    "attributes_in",
     "check_depth",
     "children",
 ]
@@ -97,6 +98,16 @@ class Opaque:
         if isinstance(callee, Global) and callee in _NAMED_BY_FIRST_ARGUMENT and self.args:
             callee = self.args[0]
         return callee if isinstance(callee, Global) else None
+
+
+def attributes_in(state: Node) -> dict[Node, Node]:
+    """The attributes by name in the state of an object, those in its slots included.
+
+    A class with slots has a pair as its state: the attributes, or None, and the slots.
+    """
+    if type(state) is tuple and len(state) == 2 and type(state[1]) is dict:
+        return {**state[0], **state[1]} if type(state[0]) is dict else state[1]
+    return state if type(state) is dict else {}
 
 
 # The standard library makes plain objects through these; the class is their first argument.

@@ -529,7 +529,10 @@ def _reduce(machine: Machine, at: int) -> int:
     args = machine.stack.pop()
     callee = machine.stack[-1]
     if type(args) is not tuple:
-        raise TypeError(f"calls with a {type(args).__name__} in place of a tuple of arguments")
+        # TorchScript writes a member of an enum as a call of its class with the bare value.
+        if type(callee) is not Global or not callee.module.startswith("__torch__"):
+            raise TypeError(f"calls with a {type(args).__name__} in place of a tuple of arguments")
+        args = (args,)
     node = Opaque(callee, args)
     interpret = machine.calls.get(callee)
     machine.stack[-1] = node if interpret is None else interpret(node)

@@ -100,12 +100,10 @@ def _heading(overview: Overview) -> Table:
             facts.append("CRC not recorded" if file.crc == "absent" else "CRC partly recorded")
         facts.append(natural_size(file.nbytes))
         grid.add_row(Text(visible(file.path.name)), Text(", ".join(facts)))
-    locations = Counter(
-        entry.tensor.location or "no device" for entry in checkpoint.entries if entry.tensor
-    )
-    if locations:
+    locations = Counter(entry.tensor.location for entry in checkpoint.entries if entry.tensor)
+    if any(locations):
         saved = ", ".join(
-            f"{visible(name)} ({natural_count(count, 'tensor')})"
+            f"{visible(name or 'no location')} ({natural_count(count, 'tensor')})"
             for name, count in locations.items()
         )
         grid.add_row("saved from", Text(saved))

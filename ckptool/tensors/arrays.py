@@ -12,6 +12,7 @@ from itertools import accumulate
 from math import prod
 from typing import Final
 
+from ckptool.pickling.literals import literal
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.sources import BytesSource, Extent
 from ckptool.tensors.dtypes import DType
@@ -27,7 +28,6 @@ _FROM_BUFFER = frozenset(
     Global(package, "_frombuffer") for package in ("numpy.core.numeric", "numpy._core.numeric")
 )
 _DTYPE = Global("numpy", "dtype")
-_ENCODE = Global("_codecs", "encode")
 
 _DTYPE_CODES: Final = {
     "b1": ("bool", "?"),
@@ -93,7 +93,7 @@ class ArrayValue:
         data[1::2] = (self.data or b"")[first + 1 :: 4]
         return replace(self, dtype="bfloat16", code="H", data=bytes(data))
 
-    def storage(self, dtype: DType, location: str) -> StorageRef:
+    def storage(self, dtype: DType, location: str | None) -> StorageRef:
         """Return the array's bytes as a storage of its own."""
         data = self.data or b""
         extents = {"": Extent(BytesSource(data), 0, len(data), len(data))}
@@ -140,11 +140,7 @@ def _dtype(node: Node) -> tuple[str, ByteOrder] | None:
 
 
 def _bytes(node: Node) -> bytes | None:
-    # Protocol 2 has no bytes: numpy's are written as `_codecs.encode(text, "latin1")`.
-    if isinstance(node, Opaque) and node.callee == _ENCODE and len(node.args) == 2:
-        text, encoding = node.args
-        if isinstance(text, str) and encoding in ("latin1", "latin-1"):
-            node = text
+    node = literal(node)
     if isinstance(node, str):
         try:
             return node.encode("latin-1")

@@ -80,7 +80,7 @@ DTYPES: Final[dict[str, DType]] = _table()
 BYTES: Final = DTYPES["uint8"]
 """What the elements of an untyped storage are counted in."""
 
-STORAGE_DTYPES: Final[dict[str, DType]] = {
+_STORAGE_CLASSES: Final[dict[str, DType]] = {
     "DoubleStorage": DTYPES["float64"],
     "FloatStorage": DTYPES["float32"],
     "HalfStorage": DTYPES["float16"],
@@ -99,6 +99,15 @@ STORAGE_DTYPES: Final[dict[str, DType]] = {
     "QUInt4x2Storage": DTYPES["quint4x2"],
     "QUInt2x4Storage": DTYPES["quint2x4"],
     "UntypedStorage": BYTES,
+    "ComplexHalfStorage": DTYPES["complex32"],
+}
+
+STORAGE_DTYPES: Final[dict[str, DType]] = _STORAGE_CLASSES | {
+    # Python has no class for storages of newer dtypes; TorchScript calls them as `c10::ScalarType`
+    # does: UInt16Storage, Float8_e5m2Storage, Bits8Storage.
+    f"{name.capitalize().replace('Uint', 'UInt')}Storage": dtype
+    for name, dtype in DTYPES.items()
+    if dtype not in _STORAGE_CLASSES.values()
 }
 """The typed storage classes that files name, in `torch`, `torch.cuda` or `torch.storage`."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from ckptool.errors import TensorError
-from ckptool.pickling.nodes import Global, Node, Opaque, PersistentId
+from ckptool.pickling.nodes import Global, Node, Opaque, PersistentId, attributes_in
 from ckptool.pickling.opcodes import Interpreter
 from ckptool.tensors.arrays import read_array
 from ckptool.tensors.dtypes import DTYPES, DType, dtype_of_global
@@ -24,7 +24,7 @@ from ckptool.tensors.refs import (
     TensorRef,
 )
 
-__all__ = ["REBUILD_CALLS", "explain", "sizes"]
+__all__ = ["REBUILD_CALLS", "explain", "sizes", "tensor_attributes"]
 
 _T = TypeVar("_T")
 _SIZE = Global("torch", "Size")
@@ -98,7 +98,10 @@ def _strided(
     if len(shape) != len(stride):
         raise TensorError(f"it has {len(shape)} dimensions and {len(stride)} strides")
     bits = metadata[0] if metadata else None
-    if type(bits) is dict:
+    data: Strided | NoData
+    if storage.location == "meta":
+        data = NoData(stride)
+    elif type(bits) is dict:
         data = Strided(storage, offset, stride, bool(bits.get("conj")), bool(bits.get("neg")))
     else:
         data = Strided(storage, offset, stride)
@@ -115,7 +118,7 @@ def _rebuild_meta_tensor(node: Opaque) -> TensorRef:
 def _rebuild_from_cpu_tensor(node: Opaque) -> TensorRef:
     tensor, _, device, requires_grad = _args(node, 4, 4)
     return replace(
-        _tensor(tensor), node=node, device=str(device), requires_grad=requires_grad is True
+        _tensor(tensor), node=node, device=_device(device), requires_grad=requires_grad is True
     )
 
 
@@ -130,7 +133,7 @@ def _rebuild_from_numpy(node: Opaque) -> TensorRef:
         found = found.upper_halves()
     elif found.dtype != wanted.name:
         raise TensorError(f"its numpy array holds {found.dtype}, not {wanted}")
-    storage = found.storage(wanted, str(device))
+    storage = found.storage(wanted, _device(device))
     data = Strided(storage, 0, found.stride)
     return TensorRef(wanted, found.shape, requires_grad is True, data, node)
 
@@ -139,6 +142,8 @@ def _rebuild_from_numpy(node: Opaque) -> TensorRef:
 
 
 def _rebuild_sparse_tensor(node: Opaque) -> TensorRef:
+    if len(node.args) > 2:
+        return _rebuild_script_sparse_tensor(node)
     layout, data = _args(node, 2, 2)
     name = _layout(layout)
     roles = _SPARSE_ROLES.get(name)
@@ -151,6 +156,28 @@ def _rebuild_sparse_tensor(node: Opaque) -> TensorRef:
     )
 
 
+def _rebuild_script_sparse_tensor(node: Opaque) -> TensorRef:
+    """TorchScript's own arguments: `pushLiteralSparseTensor` in `serialization/pickler.cpp`."""
+    layout, shape, requires_grad, *parts, _hooks = _args(node, 6, 7)
+    name = _SCRIPT_LAYOUTS.get(layout) if type(layout) is int else None
+    roles = _SPARSE_ROLES.get(name or "", ())
+    if name is None or len(parts) != len(roles):
+        raise TensorError(f"its sparse layout {layout!r} is none of TorchScript's")
+    tensors = [_tensor(part) for part in parts]
+    components = tuple(Component(*pair) for pair in zip(roles, tensors, strict=True))
+    return TensorRef(
+        tensors[-1].dtype, sizes(shape), requires_grad is True, Components(name, components), node
+    )
+
+
+# `c10::Layout` in `c10/core/Layout.h`.
+_SCRIPT_LAYOUTS: Final[dict[int, str]] = {
+    1: "sparse_coo",
+    2: "sparse_csr",
+    4: "sparse_csc",
+    5: "sparse_bsr",
+    6: "sparse_bsc",
+}
 _SPARSE_ROLES: Final = {
     "sparse_coo": ("indices", "values"),
     "sparse_csr": ("crow_indices", "col_indices", "values"),
@@ -221,7 +248,7 @@ def _rebuild_jagged_tensor(node: Opaque) -> TensorRef:
 
 
 def _rebuild_wrapper_subclass(node: Opaque) -> TensorRef:
-    cls, dtype, shape, stride, _, _, _, requires_grad = _args(node, 8, 8)
+    cls, dtype, shape, stride, _, _, device, requires_grad = _args(node, 8, 8)
     return TensorRef(
         _dtype(dtype),
         sizes(shape),
@@ -229,7 +256,15 @@ def _rebuild_wrapper_subclass(node: Opaque) -> TensorRef:
         NoData(sizes(stride)),
         node,
         cls if isinstance(cls, Global) else "tensor",
+        device=_device(device),
     )
+
+
+def _device(node: Node) -> str | None:
+    """A pickled `torch.device("cuda", 0)` as torch writes it: `cuda:0`."""
+    if type(node) is Opaque and node.callee == Global("torch", "device"):
+        return ":".join(str(part) for part in node.args)
+    return node if type(node) is str else None
 
 
 # Parameters, buffers, subclasses ---------------------------------------------------------------
@@ -248,7 +283,7 @@ def _rebuild_from_type(node: Opaque) -> TensorRef:
     if read is None or type(args) is not tuple or not isinstance(cls, Global):
         raise TensorError("it is a subclass that is rebuilt in an unknown way")
     inner = read(Opaque(callee, args))
-    attributes = _attributes(state)
+    attributes = attributes_in(state)
     if attributes.get("_is_buffer") is True:
         persistent = attributes.get("persistent")
         return replace(
@@ -257,25 +292,52 @@ def _rebuild_from_type(node: Opaque) -> TensorRef:
             saved_as="buffer",
             is_persistent=persistent if isinstance(persistent, bool) else None,
         )
-    parts = tuple(
+    saved_as = inner.saved_as if cls in _PLAIN_TENSORS else cls
+    if isinstance(inner.data, NoData) and (parts := _parts(attributes)):
+        return replace(inner, node=node, saved_as=saved_as, data=Components("subclass", parts))
+    return replace(inner, node=node, saved_as=saved_as)
+
+
+def _parts(attributes: dict[Node, Node]) -> tuple[Component, ...]:
+    return tuple(
         Component(str(name), value)
         for name, value in attributes.items()
         if type(value) is TensorRef
     )
-    saved_as = inner.saved_as if cls in _PLAIN_TENSORS else cls
-    if parts and isinstance(inner.data, NoData):
-        return replace(inner, node=node, saved_as=saved_as, data=Components("subclass", parts))
-    return replace(inner, node=node, saved_as=saved_as)
 
 
 _PLAIN_TENSORS: Final = frozenset({Global("torch", "Tensor"), Global("torch._tensor", "Tensor")})
 
 
-def _attributes(state: Node) -> dict[Node, Node]:
-    # A class with slots has a pair as its state: the attributes, then the slots.
-    if type(state) is tuple and state:
-        state = state[0]
-    return state if type(state) is dict else {}
+# Attributes ------------------------------------------------------------------------------------
+
+
+def tensor_attributes(tensor: TensorRef) -> dict[Node, Node]:
+    """Return what a tensor carries besides its elements, by name.
+
+    Its components are none of it, nor are the two marks of an `nn.Buffer`.
+    """
+    node = tensor.node
+    if node is None or not (node.has_state or node.callee in _WITH_STATE):
+        return {}
+    state = node.args[3] if len(node.args) == 4 else None
+    found = _named(state) | _named(node.state)
+    if node.callee in _PARAMETERS and type(node.args[0]) is TensorRef:
+        found = tensor_attributes(node.args[0]) | found
+    if tensor.saved_as == "buffer":
+        found = {name: value for name, value in found.items() if name not in _BUFFER_MARKS}
+    if tensor.layout == "jagged":
+        return {}  # its components again, and caches of their sizes
+    if tensor.layout == "subclass":
+        found = {name: value for name, value in found.items() if type(value) is not TensorRef}
+    return found
+
+
+def _named(state: Node) -> dict[Node, Node]:
+    return attributes_in(state) or ({} if state in (None, {}) else {"__setstate__": state})
+
+
+_BUFFER_MARKS: Final = frozenset({"_is_buffer", "persistent"})
 
 
 # Arguments -------------------------------------------------------------------------------------
@@ -321,6 +383,14 @@ _READERS: Final[dict[Node, Callable[[Opaque], TensorRef]]] = {
     Global("torch.tensor", "_rebuild_from_type"): _rebuild_from_type,
     Global("torch.nested._internal.nested_tensor", "_rebuild_njt"): _rebuild_jagged_tensor,
 }
+
+
+_PARAMETERS: Final = frozenset(
+    callee for callee, read in _READERS.items() if read is _rebuild_parameter
+)
+_WITH_STATE: Final = _PARAMETERS | frozenset(
+    callee for callee, read in _READERS.items() if read is _rebuild_from_type
+)
 
 
 def _interpreter(read: Callable[[Opaque], TensorRef]) -> Interpreter:

@@ -30,13 +30,13 @@ ByteOrder: TypeAlias = Literal["little", "big"]
 class StorageRef:
     """Flat bytes under one or more tensors: `numel` elements of `dtype`, saved from `location`.
 
-    `extents` says where the container keeps which storage key; a key that is not in it has no
-    bytes in the file.
+    `location` is None where the format does not say. `extents` says where the container keeps
+    which storage key; a key that is not in it has no bytes in the file.
     """
 
     key: str
     dtype: DType
-    location: str
+    location: str | None
     numel: int
     byteorder: ByteOrder
     extents: Mapping[str, Extent]

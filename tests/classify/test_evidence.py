@@ -11,7 +11,7 @@ from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.classify.evidence import classify_by_evidence
 from ckptool.classify.roles import ClassifiedEntry
 from tests import builders
-from tests.builders import Tensor, torch_zip
+from tests.builders import Call, Global, Tensor, torch_zip
 
 WIDE = Tensor("float32", (4, 4))
 
@@ -160,9 +160,39 @@ def test_an_optimizer_is_aligned_by_the_shapes_of_its_state(tmp_path: Path) -> N
         "model/fc.bias",
         "model/bn.weight",
     }
-    for shapes in ([(4, 4), (4,)], [(4,), (4, 4), (4,)]):
+    for shapes in ([(4, 4), (4,)], [(4, 4), (4,), (5,)]):
         found = classified(tmp_path, {"model": MODEL, "optimizer": optimizer(shapes)})
         assert not any(one.role == "parameter" for one in found.values())
+
+
+def test_parameter_groups_may_change_the_order(tmp_path: Path) -> None:
+    tree = {"model": MODEL, "optimizer": optimizer([(4,), (4,), (4, 4)])}
+    found = classified(tmp_path, tree)
+    assert [path for path, one in found.items() if one.role == "parameter"] == [
+        "model/fc.weight",
+        "model/fc.bias",
+        "model/bn.weight",
+    ]
+
+
+def test_what_was_never_updated_is_not_called_a_parameter(tmp_path: Path) -> None:
+    kept = optimizer([(4,), (4,), (4,)])
+    del kept["state"][1]  # type: ignore[attr-defined]
+    tree = {"model": {name: vector() for name in ("w", "scale", "head")}, "optimizer": kept}
+    found = classified(tmp_path, tree)
+    assert found["model/w"].role == found["model/head"].role == "parameter"
+    assert found["model/scale"].role == "tensor"
+
+
+def test_what_an_object_keeps_of_an_optimizer_is_evidence_too(tmp_path: Path) -> None:
+    kept = optimizer([(4, 4), (4,), (4,)])
+    holder = Call(Global("m", "Trainer"), (), {"model": MODEL, "opt": kept}, new=True)
+    found = classified(tmp_path, {"trainer": holder})
+    assert found["trainer/model/fc.weight"].evidence == "optimizer"
+    whole = Call(Global("torch.optim", "Adam"), (), kept, new=True)
+    found = classified(tmp_path, {"model": MODEL, "optimizer": whole})
+    assert found["model/fc.weight"].evidence == "optimizer"
+    assert found["optimizer/state/0/exp_avg"].role == "optimizer"
 
 
 def test_an_optimizer_without_state_says_nothing(tmp_path: Path) -> None:
@@ -172,9 +202,15 @@ def test_an_optimizer_without_state_says_nothing(tmp_path: Path) -> None:
 
 
 def test_extra_state_is_one_whether_it_is_a_tensor_or_not(tmp_path: Path) -> None:
-    tree = {"w": WIDE, "fc._extra_state": Tensor("uint8", (8,)), "_extra_state": {"scale": 1}}
+    amax = {"scale": vector(), "amax": [vector(3)], "margin": 0}
+    tree = {"w": WIDE, "fc._extra_state": Tensor("uint8", (8,)), "_extra_state": amax}
     found = classified(tmp_path, tree)
-    assert found["fc._extra_state"].role == "extra-state"
+    assert {path for path, one in found.items() if one.role == "extra-state"} == {
+        "fc._extra_state",
+        "_extra_state/scale",
+        "_extra_state/amax/0",
+        "_extra_state/margin",
+    }
     assert found["w"].role == "tensor"
 
 

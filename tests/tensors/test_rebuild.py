@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from ckptool import list_contents
 from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.errors import TensorError
 from ckptool.pickling import nodes
@@ -32,9 +33,8 @@ def tensor_of(folder: Path, value: object) -> TensorRef:
     path = folder / "checkpoint.pt"
     path.write_bytes(torch_zip({"t": value}))
     with open_checkpoint(path) as checkpoint:
-        (entry,) = checkpoint.entries
-    assert entry.tensor is not None
-    return entry.tensor
+        (tensor,) = [entry.tensor for entry in checkpoint.entries if entry.tensor is not None]
+    return tensor
 
 
 def utils(name: str, *args: object) -> Call:
@@ -137,9 +137,26 @@ def test_a_subclass_keeps_its_class_and_a_tensor_with_attributes_is_a_tensor(
     own = builders.with_attributes(VALUES, {"note": "x"}, Global("mine", "Tensor"))
     assert str(tensor_of(tmp_path, own).saved_as) == "mine.Tensor"
     slotted = builders.with_attributes(VALUES, {})
-    slotted = Call(slotted.function, (*slotted.args[:3], ({"persistent": 1, "_is_buffer": True},)))
+    slotted = Call(slotted.function, (*slotted.args[:3], ({"persistent": 1}, {"_is_buffer": True})))
     buffer = tensor_of(tmp_path, slotted)
     assert (buffer.saved_as, buffer.is_persistent) == ("buffer", None)
+
+
+def test_attributes_of_a_tensor_are_entries_below_it(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    noted = builders.with_attributes(VALUES, {"scale": VALUES, "note": "x"})
+    parameter = utils("_rebuild_parameter_with_state", noted, True, {}, (None, {"axis": 1}))
+    path.write_bytes(torch_zip({"t": parameter}))
+    with open_checkpoint(path) as checkpoint:
+        found = [(entry.path, entry.member) for entry in checkpoint.entries]
+        (inside,) = list_contents(checkpoint, patterns=["*"]).entries
+    assert found == [
+        ("t", None),
+        ("t/scale", "attribute"),
+        ("t/note", "attribute"),
+        ("t/axis", "attribute"),
+    ]
+    assert inside.name == "t"
 
 
 def test_a_wrapper_subclass_is_made_of_the_tensors_in_it(tmp_path: Path) -> None:
@@ -148,11 +165,12 @@ def test_a_wrapper_subclass_is_made_of_the_tensors_in_it(tmp_path: Path) -> None
     cpu = Call(Global("torch", "device"), ("cpu",))
     args = (Global("mine", "Wrapped"), float32, (2, 3), (3, 1), 0, layout, cpu, False)
     inner = (Global("torch._utils", "_rebuild_wrapper_subclass"), Global("mine", "Wrapped"))
-    call = Call(
-        Global("torch._tensor", "_rebuild_from_type_v2"), (*inner, args, {"packed": VALUES})
-    )
-    tensor = tensor_of(tmp_path, call)
-    assert (tensor.layout, tensor.shape, tensor.nbytes) == ("subclass", (2, 3), 24)
+    rebuild = Global("torch._tensor", "_rebuild_from_type_v2")
+    # A class with slots, as DTensor is one, has its tensors in the second half of its state.
+    for state in ({"packed": VALUES}, (None, {"packed": VALUES})):
+        tensor = tensor_of(tmp_path, Call(rebuild, (*inner, args, state)))
+        assert (tensor.layout, tensor.shape, tensor.nbytes) == ("subclass", (2, 3), 24)
+        assert tensor.location == "cpu"
     assert isinstance(tensor.data, Components)
     assert [part.role for part in tensor.data.parts] == ["packed"]
 
