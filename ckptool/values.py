@@ -28,6 +28,7 @@ CHUNK_BYTES = 1 << 22
 _HELD_BYTES = 1 << 24
 _SHORT_RUN_BYTES = 1 << 14
 _SPARSEST = 2
+_REPEATED_BYTES = 1 << 30
 
 _EXTENSION_FLOATS = frozenset(
     {
@@ -180,6 +181,11 @@ def _from_strides(
     if extent is None or 0 in tensor.shape:
         return
     itemsize = tensor.dtype.itemsize
+    if tensor.nbytes > max(_REPEATED_BYTES, extent.size):
+        # With a stride of 0 a few bytes stand for any number of elements.
+        raise LimitExceededError(
+            "bytes out of a smaller storage", allowed=_REPEATED_BYTES, actual=tensor.nbytes
+        )
     step = max(1, CHUNK_BYTES // itemsize)
     for box in _cut(_Box(data.offset, tensor.shape, data.stride, itemsize)):
         elements = _elements_of(extent, box)

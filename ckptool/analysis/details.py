@@ -42,7 +42,7 @@ def details(
     classified = {id(one.entry): one for one in classify_by_evidence(checkpoint)}
     by_name: dict[str, list[Entry]] = {}
     for entry in checkpoint.entries:
-        for name in {entry.path, checkpoint.name_of(entry) or entry.path}:
+        for name in {entry.path or "/", checkpoint.name_of(entry) or entry.path or "/"}:
             by_name.setdefault(name, []).append(entry)
     wanted = {
         id(entry): entry

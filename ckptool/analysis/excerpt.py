@@ -35,11 +35,12 @@ def excerpt(tensor: TensorRef) -> Excerpt | None:
     """Return what is shown of a tensor's elements.
 
     Of a large tensor only the elements that are shown are read. None where a tensor has so many
-    axes that its corners are too many, and where it has no elements of its own.
+    axes that its corners are too many, where several elements share a byte, and where it has no
+    elements of its own.
     """
     import numpy as np
 
-    if not isinstance(tensor.data, Strided):
+    if not isinstance(tensor.data, Strided) or tensor.dtype.per_item > 1:
         return None
     if prod(tensor.shape) <= _WHOLE_UP_TO:
         chunks = list(read_elements(tensor))

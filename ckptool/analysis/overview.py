@@ -8,8 +8,10 @@ from typing import Literal
 
 from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import select
-from ckptool.analysis.sizes import Sizes, measure, ties
+from ckptool.analysis.sizes import Sizes, Total, measure, measure_roots, ties
+from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.globals import is_known_global
+from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.evidence import classify_by_evidence
 from ckptool.classify.roles import ClassifiedEntry
@@ -34,11 +36,12 @@ class Contents:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overview:
-    """The contents with their sizes; `ties` is by the id of an `Entry`."""
+    """The contents with their sizes: `roots` by key path, `ties` by the id of an `Entry`."""
 
     contents: Contents
     sizes: Sizes
-    ties: Mapping[int, tuple[str, ...]]
+    roots: Mapping[KeyPath, Total]
+    ties: Mapping[int, tuple[Entry, ...]]
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -91,5 +94,6 @@ def overview(contents: Contents) -> Overview:
     return Overview(
         contents,
         measure(contents.checkpoint, contents.entries),
+        measure_roots(contents.checkpoint),
         ties(contents.checkpoint.entries),
     )

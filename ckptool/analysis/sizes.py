@@ -8,11 +8,22 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
+from ckptool.classify.evidence import extra_state_of
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, Strided, TensorRef, storages_of
 
-__all__ = ["Sizes", "StorageUse", "Total", "TotalName", "measure", "ties", "total_name"]
+__all__ = [
+    "Sizes",
+    "StorageUse",
+    "Total",
+    "TotalName",
+    "measure",
+    "measure_roots",
+    "ties",
+    "total_name",
+]
 
 TotalName: TypeAlias = Literal[
     "parameters",
@@ -32,7 +43,7 @@ TotalName: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """How many entries there are of one sort, and their bytes; shared bytes count once."""
+    """How many entries there are of one sort, and their bytes; those of tied ones count once."""
 
     count: int = 0
     nbytes: int = 0
@@ -54,9 +65,10 @@ class StorageUse:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What a checkpoint's bytes are for."""
+    """What a checkpoint's bytes are for: `totals` inside the root, and all that is outside."""
 
     totals: Mapping[TotalName, Total]
+    outside: Total
     storages: tuple[StorageUse, ...]
 
     @property
@@ -77,29 +89,43 @@ class Sizes:
 
 def measure(checkpoint: Checkpoint, classified: Sequence[ClassifiedEntry]) -> Sizes:
     """Add up the bytes of the entries inside the root per role, and look at all storages."""
-    return Sizes(_totals(classified), tuple(_storages(checkpoint)))
+    outside = _total(one.entry.tensor for one in classified if one.name is None)
+    return Sizes(_totals(classified), outside, tuple(_storages(checkpoint)))
 
 
-def ties(entries: Iterable[Entry]) -> dict[int, tuple[str, ...]]:
-    """Return, by the id of an entry, the paths of those tied with it.
+def measure_roots(checkpoint: Checkpoint) -> dict[KeyPath, Total]:
+    """Return what is below each root, training state and other roots included, by its key path."""
+    below: dict[KeyPath, list[Entry]] = defaultdict(list)
+    for entry in checkpoint.entries:
+        for root in checkpoint.survey.roots_above(entry.keys):
+            below[root.keys].append(entry)
+    return {keys: _total(entry.tensor for entry in entries) for keys, entries in below.items()}
+
+
+def ties(entries: Iterable[Entry]) -> dict[int, tuple[Entry, ...]]:
+    """Return, by the id of an entry, all that are tied, itself among them.
 
     Tied is the same storage, dtype, offset, shape and stride; disjoint slices of one storage are
     not, nor are tensors without elements.
     """
     groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
     for entry in entries:
-        tensor = entry.tensor
-        if tensor is not None and isinstance(tensor.data, Strided) and 0 not in tensor.shape:
-            data = tensor.data
-            groups[data.storage.key, tensor.dtype, data.offset, tensor.shape, data.stride].append(
-                entry
-            )
+        if entry.tensor is not None and entry.tensor.nbytes and (place := _place(entry.tensor)):
+            groups[place].append(entry)
     return {
-        id(entry): tuple(other.path for other in group if other is not entry)
-        for group in groups.values()
+        id(entry): group
+        for group in map(tuple, groups.values())
         if len(group) > 1
         for entry in group
     }
+
+
+def _place(tensor: TensorRef) -> tuple[object, ...] | None:
+    """What makes two tensors one; None for a tensor that is in no storage itself."""
+    data = tensor.data
+    if not isinstance(data, Strided):
+        return None
+    return (data.storage.key, tensor.dtype, tensor.shape, *data[1:])
 
 
 def total_name(classified: ClassifiedEntry) -> TotalName:
@@ -116,23 +142,30 @@ def total_name(classified: ClassifiedEntry) -> TotalName:
 
 
 def _totals(classified: Iterable[ClassifiedEntry]) -> dict[TotalName, Total]:
-    counts: dict[TotalName, int] = defaultdict(int)
-    nbytes: dict[TotalName, int] = defaultdict(int)
-    counted: set[tuple[object, ...]] = set()
+    groups: dict[TotalName, list[ClassifiedEntry]] = defaultdict(list)
     for one in classified:
-        if one.name is None:
-            continue
-        name = total_name(one)
-        counts[name] += 1
-        for tensor in _parts(one.entry.tensor):
-            data = tensor.data
-            if isinstance(data, Strided):
-                place = (data.storage.key, data.offset, tensor.dtype, tensor.shape, data.stride)
-                if place in counted and tensor.nbytes:
-                    continue
+        if one.name is not None:
+            groups[total_name(one)].append(one)
+    totals = {name: _total(one.entry.tensor for one in group) for name, group in groups.items()}
+    if "extra_state" in groups:
+        # However many tensors an extra state is made of, it is one.
+        whole = {extra_state_of(one.entry) for one in groups["extra_state"]}
+        totals["extra_state"] = Total(len(whole), totals["extra_state"].nbytes)
+    return totals
+
+
+def _total(tensors: Iterable[TensorRef | None]) -> Total:
+    count = nbytes = 0
+    counted: set[tuple[object, ...]] = set()
+    for tensor in tensors:
+        count += tensor is not None
+        for part in _parts(tensor):
+            place = _place(part)
+            if place is None or place not in counted:
+                nbytes += part.nbytes
+            if place is not None:
                 counted.add(place)
-            nbytes[name] += tensor.nbytes
-    return {name: Total(counts[name], nbytes[name]) for name in counts}
+    return Total(count, nbytes)
 
 
 def _storages(checkpoint: Checkpoint) -> Iterator[StorageUse]:
@@ -158,14 +191,14 @@ def _used_bytes(key: str, entries: Sequence[Entry], size: int) -> int:
     A tensor with gaps spans more than it uses; the sum of all elements then bounds the union.
     """
     runs: set[tuple[int, int]] = set()
-    elements: dict[tuple[object, ...], int] = {}
+    elements: dict[tuple[object, ...] | None, int] = {}
     for entry in entries:
         for tensor in _parts(entry.tensor):
             data = tensor.data
             if isinstance(data, Strided) and data.storage.key == key and tensor.nbytes:
-                start = data.offset * tensor.dtype.itemsize
+                start = tensor.dtype.nbytes_of(data.offset)
                 runs.add((start, start + data.span_bytes(tensor.dtype, tensor.shape)))
-                elements[start, tensor.dtype, tensor.shape, data.stride] = tensor.nbytes
+                elements[_place(tensor)] = tensor.nbytes
     union = behind = 0
     for start, end in sorted(runs):
         union += max(0, end - max(start, behind))

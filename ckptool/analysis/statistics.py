@@ -67,11 +67,15 @@ def statistics(tensor: TensorRef, progress: Progress = UNWATCHED) -> Statistics 
                 total += float(values.sum(dtype=np.float64))
         mean = total / finite if finite else math.nan
         counts = np.zeros(HISTOGRAM_BINS, np.int64)
+        width = float(high) - float(low)
         for block in _blocks(tensor, progress):
             values = _finite(block)
             squares += float(np.square(values - mean).sum())
-            if 0 < high - low < math.inf:
-                counts += np.histogram(values, HISTOGRAM_BINS, (low, high))[0]
+            if 0 < width < math.inf:
+                bins = (values.astype(np.float64) - float(low)) * (HISTOGRAM_BINS / width)
+                counts += np.bincount(
+                    np.clip(bins, 0, HISTOGRAM_BINS - 1).astype(np.int64), minlength=HISTOGRAM_BINS
+                )
     inf = elements - nan - finite
     if not finite:
         return Statistics(elements, nan, inf, zero, None, None, None, None, ())

@@ -18,6 +18,8 @@ from ckptool.tensors.refs import TensorRef, check_bounds
 
 __all__ = ["Cycle", "Entry", "list_entries"]
 
+_SCALARS_PER_STEP = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
@@ -80,6 +82,7 @@ def list_entries(
     found: list[Entry] = []
     frames = [_Frame(None, above, iter([Entry(above, tree)]))]
     on_the_way: dict[int, KeyPath] = {}
+    looked_at = 0
     while frames:
         frame = frames[-1]
         entry = next(frame.below, None)
@@ -87,6 +90,9 @@ def list_entries(
             frames.pop()
             on_the_way.pop(id(frame.container), None)
             continue
+        looked_at += _cost(entry.node)
+        if looked_at > limits.leaves:
+            raise LimitExceededError("leaves", allowed=limits.leaves, actual=looked_at)
         _check(entry)
         if id(entry.node) in on_the_way:
             entry = entry._replace(node=Cycle(on_the_way[id(entry.node)]))
@@ -96,9 +102,12 @@ def list_entries(
             if type(entry.node) is not TensorRef:
                 continue
         found.append(entry)
-        if len(found) > limits.leaves:
-            raise LimitExceededError("leaves", allowed=limits.leaves, actual=len(found))
     return found
+
+
+def _cost(node: Node) -> int:
+    # To see that a list has nothing but scalars in it all of them are looked at.
+    return 1 + len(node) // _SCALARS_PER_STEP if type(node) in (list, tuple) else 1
 
 
 def _check(entry: Entry) -> None:

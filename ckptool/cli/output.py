@@ -17,6 +17,7 @@ __all__ = [
     "discard_output",
     "escape_what_cannot_be_encoded",
     "flush",
+    "is_terminal",
     "print_error",
     "print_json",
     "print_lines",
@@ -33,6 +34,11 @@ def escape_what_cannot_be_encoded() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def is_terminal() -> bool:
+    """Whether a person reads the output; FORCE_COLOR makes no pipe one."""
+    return sys.stdout.isatty()
 
 
 def flush() -> None:
@@ -70,7 +76,7 @@ def print_rich(renderable: RenderableType, *, no_color: bool) -> None:
         emoji=False,
         soft_wrap=False,
     )
-    if not console.is_terminal:
+    if not is_terminal():
         console.width = _PIPE_WIDTH
     with console.capture() as captured:
         console.print(renderable)

@@ -110,11 +110,11 @@ def _resolver(table: StorageTable, views: list[_View]) -> Callable[[Node], Node]
         match persistent_id:
             case ("module", Global() as cls, *_):
                 return PersistentId(persistent_id, stands_for=cls)
-            case ("storage", cls, _, location, int(), (str() as key, int() as offset, int() as n)):
+            case ("storage", cls, _, _, int(), (str() as key, int() as offset, int() as n)):
                 root = resolve_storage(persistent_id)
                 if type(root) is StorageRef and offset >= 0 and n >= 0:
                     views.append(_View(key, root, offset, n))
-                    return table.declare(key, cls, location, n)
+                    return table.declare(key, cls, root.location, n)
                 return root
         return resolve_storage(persistent_id)
 

@@ -10,12 +10,19 @@ import json
 from math import prod
 from typing import Any, Final
 
-from ckptool.errors import ArchiveError, LimitExceededError
+from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.formats.container import Container, FileFacts
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, FileSource, Source
 from ckptool.tensors.dtypes import SAFETENSORS_DTYPES
-from ckptool.tensors.refs import StorageRef, Strided, TensorRef
+from ckptool.tensors.refs import (
+    LARGEST_COUNT,
+    StorageRef,
+    Strided,
+    TensorRef,
+    checked_shape,
+    row_major_stride,
+)
 
 __all__ = ["METADATA", "is_safetensors", "read_safetensors"]
 
@@ -95,8 +102,12 @@ def _tensor(
     dtype = SAFETENSORS_DTYPES.get(code)
     if dtype is None:
         raise ArchiveError(f"its dtype {code!r} is not known", record=name)
-    if not all(type(size) is int and size >= 0 for size in (*shape, begin, end)):
+    if not all(type(size) is int and 0 <= size <= LARGEST_COUNT for size in (*shape, begin, end)):
         raise ArchiveError("its shape or offsets are not counts", record=name)
+    try:
+        checked_shape(tuple(shape))
+    except TensorError as error:
+        raise ArchiveError(error.problem, record=name) from error
     if code == _PACKED:
         shape = _in_pairs(name, shape)
     size = prod(shape) * dtype.itemsize
@@ -109,8 +120,7 @@ def _tensor(
         )
     extents[name] = Extent(source, start + begin, size, size)
     storage = StorageRef(name, dtype, None, prod(shape), "little", extents)
-    stride = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    return TensorRef(dtype, tuple(shape), False, Strided(storage, 0, stride))
+    return TensorRef(dtype, tuple(shape), False, Strided(storage, 0, row_major_stride(shape)))
 
 
 def _in_pairs(name: str, shape: list[int]) -> list[int]:

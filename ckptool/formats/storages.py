@@ -40,7 +40,12 @@ class StorageTable:
                 # torch.package numbers its storages, all others name them.
                 if type(key) is int:
                     key = str(key)
-                if type(key) is str and type(numel) is int and type(storage_class) is Global:
+                if (
+                    type(key) is str
+                    and type(numel) is int
+                    and type(location) is str
+                    and type(storage_class) is Global
+                ):
                     found = self.declare(key_of(key), storage_class, location, numel)
                     return PersistentId(persistent_id) if found is None else found
             return PersistentId(persistent_id)
@@ -48,7 +53,7 @@ class StorageTable:
         return resolve
 
     def declare(
-        self, key: str, storage_class: Global, location: Node, numel: int
+        self, key: str, storage_class: Global, location: str | None, numel: int
     ) -> StorageRef | None:
         """Return the storage of that key; None where the class is no storage class.
 
@@ -61,7 +66,7 @@ class StorageTable:
             return None
         known = self.declared.get(key)
         if known is None:
-            known = StorageRef(key, dtype, str(location), numel, self.byteorder, self.extents)
+            known = StorageRef(key, dtype, location, numel, self.byteorder, self.extents)
             self.declared[key] = known
         elif known.dtype is not dtype or known.numel != numel:
             raise TensorError(

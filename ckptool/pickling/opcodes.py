@@ -37,7 +37,7 @@ HIGHEST_PROTOCOL: Final = 5
 _FLOAT = struct.Struct(">d").unpack_from
 _UINT32 = struct.Struct("<I").unpack_from
 _PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
-_KEY_TUPLE_ITEMS = 1_000
+_KEY_TUPLE_ITEMS = 64
 
 
 @dataclass(slots=True)
@@ -534,7 +534,8 @@ def _reduce(machine: Machine, at: int) -> int:
             raise TypeError(f"calls with a {type(args).__name__} in place of a tuple of arguments")
         args = (args,)
     node = Opaque(callee, args)
-    interpret = machine.calls.get(callee)
+    # No other node is ever hashed here: a hostile one could take forever.
+    interpret = machine.calls.get(callee) if type(callee) is Global else None
     machine.stack[-1] = node if interpret is None else interpret(node)
     return at
 

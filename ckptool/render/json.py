@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ckptool.analysis.details import Detail
 from ckptool.analysis.overview import Overview
 from ckptool.analysis.sizes import Total, TotalName
 from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
-from ckptool.checkpoint.keypath import KeyPath, display_key
+from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.errors import CkptoolError
@@ -23,24 +22,12 @@ from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 __all__ = ["details_document", "dumps", "error_document", "overview_document"]
 
 _VERSION: Final = 1
-_TOTALS: Final[tuple[TotalName, ...]] = (
-    "parameters",
-    "persistent_buffers",
-    "non_persistent_buffers",
-    "stale_buffers",
-    "buffers_of_unknown_persistence",
-    "extra_state",
-    "unexpected",
-    "mismatched",
-    "missing_parameters",
-    "missing_persistent_buffers",
-    "missing_non_persistent_buffers",
-    "other_tensors",
-)
+# With every name in every entry, a file of kilobytes could make gigabytes.
+_TIES_NAMED: Final = 100
 
 
 def dumps(document: dict[str, Any]) -> str:
-    """Return a document as one line per field of depth one, and strict: no bare NaN."""
+    """Return a document as strict JSON: no bare NaN."""
     return json.dumps(document, indent=2, allow_nan=False)
 
 
@@ -71,7 +58,7 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
             }
             for file in checkpoint.files
         ],
-        "roots": list(_roots(checkpoint)),
+        "roots": list(_roots(overview)),
         "training": [{"path": state.path, "kind": state.kind} for state in checkpoint.training],
         "globals": [str(name) for name in overview.foreign_globals],
         "model": None,
@@ -81,7 +68,7 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
         "leaves": [_leaf(entry) for entry in checkpoint.entries if entry.tensor is None],
         "totals": {
             name: {"count": total.count, "bytes": total.nbytes}
-            for name in _TOTALS
+            for name in get_args(TotalName)
             for total in [sizes.totals.get(name, Total())]
         },
         "storages": {
@@ -92,8 +79,14 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
         },
         "fingerprint": overview.contents.fingerprint,
         "findings": [],
-        "warnings": list(checkpoint.warnings),
+        "warnings": [*checkpoint.warnings, *_warn_of_ties(overview)],
     }
+
+
+def _warn_of_ties(overview: Overview) -> Iterator[str]:
+    most = max(map(len, overview.ties.values()), default=0)
+    if most > _TIES_NAMED:
+        yield f"up to {most:,} tensors are tied; tied_with names the first {_TIES_NAMED} only"
 
 
 def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[str, Any]:
@@ -113,22 +106,20 @@ def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[
             for detail in details
             if detail.entry.tensor is not None
         ],
-        "leaves": [_leaf(detail.entry) for detail in details if detail.entry.tensor is None],
+        "leaves": [
+            _leaf(detail.entry, whole=True) for detail in details if detail.entry.tensor is None
+        ],
     }
 
 
-def _roots(checkpoint: Checkpoint) -> Iterator[dict[str, Any]]:
-    inside: dict[KeyPath, list[TensorRef]] = defaultdict(list)
-    for entry in checkpoint.entries:
-        if entry.tensor is not None:
-            for root in checkpoint.survey.roots_above(entry.keys):
-                inside[root.keys].append(entry.tensor)
-    for root in checkpoint.roots:
+def _roots(overview: Overview) -> Iterator[dict[str, Any]]:
+    for root in overview.checkpoint.roots:
+        total = overview.roots.get(root.keys, Total())
         yield {
             "path": root.path,
-            "tensors": len(inside[root.keys]),
-            "bytes": sum(tensor.nbytes for tensor in inside[root.keys]),
-            "chosen": root is checkpoint.root,
+            "tensors": total.count,
+            "bytes": total.nbytes,
+            "chosen": root is overview.checkpoint.root,
         }
 
 
@@ -146,7 +137,11 @@ def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
         "certain": one.is_certain,
         "use": one.use,
         **({} if tensor is None else _tensor(tensor)),
-        "tied_with": list(overview.ties.get(id(entry), ())),
+        "tied_with": [
+            other.path
+            for other in overview.ties.get(id(entry), ())[: _TIES_NAMED + 1]
+            if other is not entry
+        ],
         "expected": None,
         "sha256": overview.contents.hashes.get(id(one)),
     }
@@ -179,12 +174,12 @@ def _components(data: Components) -> list[dict[str, Any]]:
     ]
 
 
-def _leaf(entry: Entry) -> dict[str, Any]:
+def _leaf(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
     return {
         "keys": _keys(entry),
         "path": entry.path,
         "type": leaf_type(entry.node),
-        "value": plain(entry.node),
+        "value": plain(entry.node, whole=whole),
     }
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
+from ckptool.checkpoint.containers import key_at
 from ckptool.checkpoint.entries import Cycle
 from ckptool.checkpoint.keypath import display, display_key
+from ckptool.errors import LimitExceededError
+from ckptool.pickling.literals import BUILTINS, literal
 from ckptool.pickling.nodes import (
     ExtensionCode,
     Global,
@@ -21,7 +25,8 @@ from ckptool.tensors.refs import StorageRef, TensorRef
 
 __all__ = ["leaf_type", "plain"]
 
-_ARRAY_VALUES: Final = 1_000
+_ARRAY_ELEMENTS: Final = 1_000
+_PARTS_OF_ONE_LEAF: Final = 1_000_000
 
 
 def leaf_type(node: Node) -> str:
@@ -29,8 +34,11 @@ def leaf_type(node: Node) -> str:
     array = read_array(node)
     if array is not None:
         return "numpy.ndarray" if array.shape else f"numpy.{array.dtype}"
+    node = literal(node)
     if isinstance(node, Opaque):
-        return "opaque" if node.type is None else str(node.type)
+        if node.type is None:
+            return "opaque"
+        return node.type.name if node.type.module in BUILTINS else str(node.type)
     if isinstance(node, StorageRef):
         return "storage"
     return _NODE_TYPES.get(type(node), type(node).__name__)
@@ -45,45 +53,81 @@ _NODE_TYPES: Final = {
 }
 
 
-def plain(node: Node, above: frozenset[int] = frozenset()) -> Any:
+# One level of the output: where its parts go, and the parts with their keys, None in a list.
+_Parts: TypeAlias = Iterable[tuple[str | None, Node]]
+
+
+@dataclass(slots=True)
+class _Level:
+    node: Node
+    into: Any
+    parts: Iterator[tuple[str | None, Node]]
+
+
+def plain(node: Node, *, whole: bool = False) -> Any:
     """Return a node as dicts, lists and scalars that strict JSON has.
 
     Bytes become hexadecimal text; objects become their parts by name. A place that leads back
-    to a container above it becomes `{"cycle": true}`. The depth is that which the reader allows.
+    to a container above it becomes `{"cycle": true}`. The elements of arrays of more than a
+    thousand are left out, and None, unless they are asked for with `whole`. Raises
+    LimitExceededError where sharing makes more parts than can be written.
     """
-    if node is None or isinstance(node, str | bool):
-        return node
-    if isinstance(node, int | float):
-        return _number(node)
-    if isinstance(node, complex):
-        return [_number(node.real), _number(node.imag)]
-    if isinstance(node, bytes | bytearray):
-        return node.hex()
-    if id(node) in above:
-        return {"cycle": True}
-    return _compound(node, above | {id(node)})
+    top: list[Any] = []
+    levels = [_Level(None, top, iter([(None, node)]))]
+    above: set[int] = set()
+    count = 0
+    while levels:
+        level = levels[-1]
+        key, child = next(level.parts, (None, _END))
+        if child is _END:
+            levels.pop()
+            above.discard(id(level.node))
+            continue
+        count += 1
+        if count > _PARTS_OF_ONE_LEAF:
+            raise LimitExceededError("parts of one leaf", allowed=_PARTS_OF_ONE_LEAF, actual=count)
+        written: Any = {"cycle": True}
+        if id(child) not in above:
+            written, parts = _opened(child, whole)
+            if parts is not None:
+                levels.append(_Level(child, written, iter(parts)))
+                above.add(id(child))
+        if key is None:
+            level.into.append(written)
+        else:
+            level.into[key] = written
+    return top[0]
 
 
-def _number(node: int | float) -> Any:
-    if isinstance(node, float) and not math.isfinite(node):
-        return "NaN" if math.isnan(node) else "Infinity" if node > 0 else "-Infinity"
-    return node
+_END: Final = object()
 
 
-def _compound(node: Node, above: frozenset[int]) -> Any:
+def _opened(node: Node, whole: bool) -> tuple[Any, _Parts | None]:
+    """A node as it is written: a scalar, or an empty container and what goes into it."""
+    node = literal(node)
+    if node is None or isinstance(node, str | bool | int | float | complex | bytes | bytearray):
+        return _scalar(node), None
     array = read_array(node)
     if array is not None:
-        return _array(array)
+        return _array(array, whole), None
     if type(node) is dict:
-        return {display_key(key): plain(value, above) for key, value in node.items()}
+        return _mapping(node)
     if type(node) is list or type(node) is tuple or type(node) is set:
-        return [plain(item, above) for item in node]
+        return [], [(None, item) for item in node]
     if isinstance(node, Opaque):
-        return _opaque(node, above)
-    return plain(_PARTS[type(node)](node), above)
+        return _object(node)
+    return _opened(_MEANING[type(node)](node), whole)
 
 
-_PARTS: Final[dict[type, Callable[[Node], Node]]] = {
+def _scalar(node: Node) -> Any:
+    if isinstance(node, float) and not math.isfinite(node):
+        return "NaN" if math.isnan(node) else "Infinity" if node > 0 else "-Infinity"
+    if isinstance(node, complex):
+        return [_scalar(node.real), _scalar(node.imag)]
+    return node.hex() if isinstance(node, bytes | bytearray) else node
+
+
+_MEANING: Final[dict[type, Callable[[Node], Node]]] = {
     Global: str,
     PersistentId: lambda node: node.value,
     ExtensionCode: lambda node: node.code,
@@ -95,25 +139,46 @@ _PARTS: Final[dict[type, Callable[[Node], Node]]] = {
 """The nodes that are one thing, as the plain data that says it."""
 
 
-def _array(array: ArrayValue) -> dict[str, Any]:
-    count = len(array.data or b"")
-    values = array.values() if array.shape == () or count <= 8 * _ARRAY_VALUES else None
-    return {"dtype": array.dtype, "shape": list(array.shape), "values": plain(values)}
+def _array(array: ArrayValue, whole: bool) -> dict[str, Any]:
+    values = array.values() if whole or math.prod(array.shape) <= _ARRAY_ELEMENTS else None
+    written = None if values is None else [_scalar(value) for value in values]
+    return {"dtype": array.dtype, "shape": list(array.shape), "values": written}
 
 
-def _opaque(node: Opaque, above: frozenset[int]) -> Any:
+def _mapping(node: dict[Node, Node]) -> tuple[Any, _Parts]:
+    named = [
+        (display_key(key_at(key, index)), value) for index, (key, value) in enumerate(node.items())
+    ]
+    if len({name for name, _ in named}) < len(named):
+        # A number and a text can look alike, and JSON keeps one value for a name.
+        return [], [(None, pair) for pair in named]
+    return {}, named
+
+
+def _object(node: Opaque) -> tuple[Any, _Parts]:
     """An object whose only part is a state shows that state; others show their parts by name."""
+    args = node.args
+    if node.type is not None and args and args[0] is node.type:
+        args = args[1:]
+    if _is_set(node):
+        items = args[0] if args else node.added or []
+        return [], [(None, item) for item in items]
     parts: dict[str, Any] = {
-        "args": list(node.args) or None,
+        "args": list(args) or None,
         "kwargs": node.kwargs,
         "state": node.state if node.has_state else None,
         "keyed": node.keyed,
         "listed": node.listed,
         "added": node.added,
     }
-    if node.type is not None and node.args and node.args[0] is node.type:
-        parts["args"] = list(node.args[1:]) or None
     given = {name: part for name, part in parts.items() if part is not None}
-    if list(given) == ["state"]:
-        return plain(given["state"], above)
-    return {name: plain(part, above) for name, part in given.items()}
+    if list(given) == ["state"] and type(node.state) is dict:
+        return _mapping(node.state)
+    return {}, given.items()
+
+
+def _is_set(node: Opaque) -> bool:
+    if node.type is None or node.type.module not in BUILTINS or node.has_state:
+        return False
+    is_plain = not node.args or (len(node.args) == 1 and type(node.args[0]) is list)
+    return node.type.name in ("set", "frozenset") and is_plain

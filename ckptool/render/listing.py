@@ -20,7 +20,7 @@ def listing(contents: Contents) -> Iterator[str]:
         if tensor is None:
             continue
         line = (
-            f"{visible(one.entry.path)}\t{one.role}\t{tensor.dtype}\t"
+            f"{visible(one.entry.path) or '/'}\t{one.role}\t{tensor.dtype}\t"
             f"{list(tensor.shape)}\t{tensor.nbytes}"
         )
         if contents.hashes:

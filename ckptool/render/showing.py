@@ -28,20 +28,20 @@ def details_view(details: Sequence[Detail]) -> Group:
     """Entries in full, one below the other."""
     parts: list[RenderableType] = []
     for detail in details:
-        parts += ["", *(_leaf(detail.entry) if detail.classified is None else _tensor(detail))]
+        parts += ["", *(_leaf(detail.entry) if detail.entry.tensor is None else _tensor(detail))]
     return Group(*parts[1:])
 
 
 def _leaf(entry: Entry) -> Iterator[RenderableType]:
     """A leaf that is no tensor, whole."""
-    value = plain(entry.node)
-    yield Text.assemble((visible(entry.path), "bold"), "  ", visible(leaf_type(entry.node)))
+    value = plain(entry.node, whole=True)
+    yield Text.assemble((visible(entry.path) or "/", "bold"), "  ", visible(leaf_type(entry.node)))
     yield Text(visible(value) if isinstance(value, str) else json.dumps(value, indent=2))
 
 
 def _tensor(detail: Detail) -> Iterator[RenderableType]:
     """A tensor's facts, its figures, a histogram, and its values."""
-    yield Text(visible(detail.entry.path), "bold")
+    yield Text(visible(detail.entry.path) or "/", "bold")
     tensor = detail.entry.tensor
     if tensor is None or detail.classified is None:
         return
@@ -50,7 +50,8 @@ def _tensor(detail: Detail) -> Iterator[RenderableType]:
         yield from (_component(part.role, part.value) for part in tensor.data.parts)
     figures = detail.statistics
     if figures is not None and figures.elements:
-        yield from ("", _figures(figures))
+        measured = "|x|" if tensor.dtype.kind == "complex" else ""
+        yield from ("", _figures(figures, measured))
         if figures.histogram and figures.minimum is not None and figures.maximum is not None:
             yield from ("", _histogram(figures.histogram, figures.minimum, figures.maximum))
     if detail.excerpt is not None:
@@ -88,7 +89,7 @@ def _component(role: str, value: TensorRef | int | float) -> Text:
     return Text(visible(f"  {role}: {what}"))
 
 
-def _figures(figures: Statistics) -> Table:
+def _figures(figures: Statistics, measured: str) -> Table:
     grid = Table.grid(padding=(0, 2))
     for label, figure in (
         ("min", figures.minimum),
@@ -96,7 +97,7 @@ def _figures(figures: Statistics) -> Table:
         ("mean", figures.mean),
         ("std", figures.deviation),
     ):
-        grid.add_row(label, _figure(figure))
+        grid.add_row(f"{label} {measured}".rstrip(), _figure(figure))
     for label, count in (("NaN", figures.nan), ("inf", figures.inf), ("zero", figures.zero)):
         grid.add_row(label, Text(f"{count:,}", "red" if count and label != "zero" else ""))
     return grid

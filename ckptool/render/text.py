@@ -1,4 +1,4 @@
-"""Results as text: Rich renderables for people, tab-separated lines for pipes."""
+"""What `inspect` says, as Rich renderables for people."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from rich.tree import Tree
 from ckptool.analysis.overview import Overview
 from ckptool.analysis.sizes import StorageUse, TotalName
 from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.render.natural import natural_count, natural_role, natural_size
+from ckptool.tensors.refs import TensorRef
 
 __all__ = ["inspection"]
 
@@ -57,26 +59,36 @@ _FORMAT_NAMES: Final = {
     "safetensors": "safetensors",
 }
 _LEAVES_SHOWN = 20
+_LEAF_CHARACTERS = 400
+_TOP = "/"
+_DEEPEST_BRANCH = 50
 
 
-def inspection(overview: Overview, *, unfold: bool = False, as_tree: bool = False) -> Group:
-    """Everything `inspect` says, for a terminal or a pipe."""
+def inspection(
+    overview: Overview, *, unfold: bool = False, as_tree: bool = False, shorten: bool = False
+) -> Group:
+    """Everything `inspect` says.
+
+    Repeated layers, module attributes and settings of optimizers are folded unless `unfold` is
+    set; `shorten` cuts long lists and long values of leaves. Both say so.
+    """
     checkpoint = overview.checkpoint
     parts: list[RenderableType] = [_heading(overview)]
-    above = _above(overview, unfold)
-    if above is not None:
-        parts += ["", above]
+    shorten = shorten and not unfold
+    above = list(_above(overview, unfold, shorten))
+    if above:
+        parts += ["", *above]
     inside = [one for one in overview.entries if one.name is not None]
     outside = [one for one in overview.entries if one.name is None]
     if inside:
         if as_tree:
             parts += ["", _tree(inside, checkpoint)]
         else:
-            parts += ["", _table(inside, _title(checkpoint), checkpoint.root is not None, unfold)]
+            parts += ["", *_table(inside, _title(checkpoint), checkpoint.root is not None, unfold)]
     if outside:
-        parts += ["", _table(outside, "outside the root", False, unfold)]
+        parts += ["", *_table(outside, "outside the root", False, unfold)]
     parts += ["", _totals(overview)]
-    facts = list(_storage_facts(overview, unfold))
+    facts = list(_storage_facts(overview, shorten))
     if facts:
         parts += ["", Text("\n").join(facts)]
     return Group(*parts)
@@ -110,7 +122,7 @@ def _heading(overview: Overview) -> Table:
     if overview.foreign_globals:
         names = ", ".join(visible(str(name)) for name in overview.foreign_globals)
         grid.add_row(
-            "globals", Text.assemble((names, "yellow"), "\nnot torch's own; nothing was imported")
+            "globals", Text.assemble((names, "yellow"), "\nnot plain data; nothing was imported")
         )
     if overview.contents.fingerprint is not None:
         grid.add_row("fingerprint", Text(overview.contents.fingerprint))
@@ -120,14 +132,14 @@ def _heading(overview: Overview) -> Table:
 def _title(checkpoint: Checkpoint) -> str:
     if checkpoint.root is None:
         return "all roots"
-    return f"root {checkpoint.root.path}" if checkpoint.root.keys else ""
+    return f"root {visible(checkpoint.root.path)}" if checkpoint.root.keys else ""
 
 
 # The tree above the tensors --------------------------------------------------------------------
 
 
-def _above(overview: Overview, unfold: bool) -> RenderableType | None:
-    """What stands beside the root: other roots, training state, leaves; None where nothing does."""
+def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[RenderableType]:
+    """What stands beside the root: other roots, training state, leaves."""
     checkpoint = overview.checkpoint
     grid = Table.grid(padding=(0, 2))
     grid.add_column(overflow="fold")
@@ -136,23 +148,31 @@ def _above(overview: Overview, unfold: bool) -> RenderableType | None:
         if root.keys or len(checkpoint.roots) > 1:
             chosen = root is checkpoint.root
             mark = "  <- root" if chosen else ""
-            what = natural_count(root.tensors, "tensor") if root.tensors > 1 else "weights"
+            what = "module" if is_module(root.node) else natural_count(root.tensors, "tensor")
             grid.add_row(
-                Text(visible(root.path) or "the top", "bold" if chosen else ""), Text(what + mark)
+                Text(visible(root.path) or _TOP, "bold" if chosen else ""), Text(what + mark)
             )
     for state in checkpoint.training:
         grid.add_row(Text(visible(state.path)), Text(_TRAINING_NAMES[state.kind]))
-    leaves = [
-        entry
-        for entry in checkpoint.entries
-        if entry.tensor is None and entry.member is None and checkpoint.training_of(entry) is None
-    ]
-    shown = leaves if unfold else leaves[:_LEAVES_SHOWN]
+    leaves = [entry for entry in checkpoint.entries if entry.tensor is None]
+    shown = [entry for entry in leaves if unfold or _is_worth_a_line(entry, checkpoint)]
+    if shorten:
+        shown = shown[:_LEAVES_SHOWN]
     for entry in shown:
-        grid.add_row(Text(visible(entry.path)), Text(_leaf_text(entry)))
+        text = _leaf_text(entry)
+        if shorten and len(text) > _LEAF_CHARACTERS:
+            text = f"{text[:_LEAF_CHARACTERS]} ... ({len(text):,} characters; --all shows them)"
+        grid.add_row(Text(visible(entry.path) or _TOP), Text(text))
+    if grid.row_count:
+        yield grid
     if len(shown) < len(leaves):
-        grid.add_row(f"... and {len(leaves) - len(shown):,} more leaves", "--all lists them")
-    return grid if grid.row_count else None
+        hidden = natural_count(len(leaves) - len(shown), "more leaf", "more leaves")
+        yield Text(f"... and {hidden}; --all lists them", "dim")
+
+
+def _is_worth_a_line(entry: Entry, checkpoint: Checkpoint) -> bool:
+    """Attributes of modules and settings of optimizers are many, and rarely what is looked for."""
+    return entry.member != "attribute" and checkpoint.training_of(entry) is None
 
 
 def _leaf_text(entry: Entry) -> str:
@@ -167,11 +187,12 @@ def _leaf_text(entry: Entry) -> str:
 # Tensors ---------------------------------------------------------------------------------------
 
 
-def _table(entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool) -> Table:
-    table = Table(
-        box=None, title=visible(title) or None, title_justify="left", title_style="bold",
-        header_style="bold", padding=(0, 2, 0, 0),
-    )  # fmt: skip
+def _table(
+    entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool
+) -> Iterator[RenderableType]:
+    if title:
+        yield Text(title, "bold")
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     # On a narrow terminal the other columns give way to the names, and nothing is cut.
     table.add_column("name", overflow="fold", no_wrap=True)
     for heading in ("role", "dtype", "shape"):
@@ -183,14 +204,18 @@ def _table(entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold
         tensor = one.entry.tensor
         count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
         table.add_row(
-            Text(visible(line.label)).append(count, "bold"),
+            Text(visible(line.label) or _TOP).append(count, "bold"),
             Text(natural_role(one), _ROLE_STYLES[one.role]),
-            "" if tensor is None else str(tensor.dtype),
+            "" if tensor is None else _dtype(tensor),
             "" if tensor is None else _shape(tensor.shape),
             natural_size(sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)),
             _evidence(one),
         )
-    return table
+    yield table
+
+
+def _dtype(tensor: TensorRef) -> str:
+    return str(tensor.dtype) if tensor.layout == "strided" else f"{tensor.dtype} {tensor.layout}"
 
 
 def _lines(
@@ -206,7 +231,7 @@ def _lines(
 
 def _looks(one: ClassifiedEntry) -> tuple[object, ...]:
     tensor = one.entry.tensor
-    facts = None if tensor is None else (tensor.dtype, tensor.shape)
+    facts = None if tensor is None else (tensor.dtype, tensor.layout, tensor.shape)
     return (one.role, one.is_persistent, one.evidence, one.is_certain, facts)
 
 
@@ -214,17 +239,19 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
     top = Tree(Text(_title(checkpoint) or visible(checkpoint.path.name), "bold"))
     branches: dict[tuple[str, ...], Tree] = {(): top}
     for one in entries:
-        *modules, leaf = (one.name or "").split(".")
+        *modules, leaf = (one.name or "").split(".", _DEEPEST_BRANCH)
         if checkpoint.root is None and (place := checkpoint.locate(one.entry)):
-            modules.insert(0, place[0].path)
+            modules.insert(0, place[0].path or _TOP)
         for depth in range(len(modules)):
             above, here = tuple(modules[:depth]), tuple(modules[: depth + 1])
             if here not in branches:
                 branches[here] = branches[above].add(Text(visible(modules[depth]), "bold"))
         tensor = one.entry.tensor
-        facts = "" if tensor is None else f"  {tensor.dtype} {_shape(tensor.shape)}"
+        facts = "" if tensor is None else f"  {_dtype(tensor)} {_shape(tensor.shape)}"
         branches[tuple(modules)].add(
-            Text.assemble(visible(leaf), facts, "  ", (natural_role(one), _ROLE_STYLES[one.role]))
+            Text.assemble(
+                visible(leaf) or _TOP, facts, "  ", (natural_role(one), _ROLE_STYLES[one.role])
+            )
         )
     return top
 
@@ -253,22 +280,22 @@ def _totals(overview: Overview) -> Table:
             grid.add_row(
                 f"{total.count:,}", one if total.count == 1 else many, natural_size(total.nbytes)
             )
-    outside = [one for one in overview.entries if one.name is None and one.entry.tensor]
-    if outside:
-        nbytes = sum(one.entry.tensor.nbytes for one in outside if one.entry.tensor)
-        noun = "tensor" if len(outside) == 1 else "tensors"
-        grid.add_row(f"{len(outside):,}", f"{noun} outside the root", natural_size(nbytes))
+    outside = overview.sizes.outside
+    if outside.count:
+        noun = "tensor" if outside.count == 1 else "tensors"
+        grid.add_row(f"{outside.count:,}", f"{noun} outside the root", natural_size(outside.nbytes))
     return grid
 
 
-def _storage_facts(overview: Overview, unfold: bool) -> Iterator[Text]:
+def _storage_facts(overview: Overview, shorten: bool) -> Iterator[Text]:
     sizes = overview.sizes
-    tied = {tuple(sorted((entry.path, *overview.ties[id(entry)])))
-            for entry in overview.checkpoint.entries if id(entry) in overview.ties}  # fmt: skip
-    for group in sorted(tied):
-        yield Text(f"tied: {' = '.join(visible(path) for path in group)}")
-    wasteful = [one for one in sizes.storages if one.paths and one.used_bytes < one.nbytes]
-    shown = wasteful if unfold else wasteful[:_LEAVES_SHOWN]
+    for group in {id(group): group for group in overview.ties.values()}.values():
+        # A module's attribute that is one of its parameters again is no tie of the state_dict.
+        tied = [visible(entry.path) for entry in group if entry.member != "attribute"]
+        if len(tied) > 1:
+            yield Text(f"tied: {' = '.join(tied)}")
+    wasteful = [one for one in sizes.storages if one.is_referenced and one.used_bytes < one.nbytes]
+    shown = wasteful[:_LEAVES_SHOWN] if shorten else wasteful
     for storage in shown:
         yield Text(_waste(storage), "yellow")
     if len(shown) < len(wasteful):
@@ -280,7 +307,7 @@ def _storage_facts(overview: Overview, unfold: bool) -> Iterator[Text]:
 
 
 def _waste(storage: StorageUse) -> str:
-    users = ", ".join(visible(path) for path in storage.paths)
+    users = ", ".join(visible(path) for path in storage.paths) or "no tensor that is listed"
     return (
         f"storage {visible(storage.key)}: {natural_size(storage.nbytes)} stored, "
         f"{natural_size(storage.used_bytes)} used by {users}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from math import prod
 from typing import Final
 
@@ -16,7 +15,13 @@ from ckptool.pickling.literals import literal
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.sources import BytesSource, Extent
 from ckptool.tensors.dtypes import DType
-from ckptool.tensors.refs import ByteOrder, StorageRef
+from ckptool.tensors.refs import (
+    LARGEST_COUNT,
+    MOST_DIMENSIONS,
+    ByteOrder,
+    StorageRef,
+    row_major_stride,
+)
 
 __all__ = ["ArrayValue", "read_array"]
 
@@ -66,13 +71,8 @@ class ArrayValue:
     def stride(self) -> tuple[int, ...]:
         """Strides in elements."""
         if self.is_fortran:
-            return tuple(accumulate(self.shape[:-1], lambda a, b: a * b, initial=1))[: self.ndim]
-        return tuple(prod(self.shape[i + 1 :]) for i in range(self.ndim))
-
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions."""
-        return len(self.shape)
+            return tuple(reversed(row_major_stride(self.shape[::-1])))
+        return row_major_stride(self.shape)
 
     def values(self) -> list[int | float | bool | complex] | None:
         """Return the elements in the order in which they are kept, None where they are opaque."""
@@ -117,7 +117,9 @@ def read_array(node: Node) -> ArrayValue | None:
 
 def _array(dtype: Node, shape: Node, is_fortran: bool, data: Node) -> ArrayValue | None:
     described = _dtype(dtype)
-    if described is None or not all(type(size) is int and size >= 0 for size in shape):
+    if described is None or len(shape) > MOST_DIMENSIONS:
+        return None
+    if not all(type(size) is int and 0 <= size <= LARGEST_COUNT for size in shape):
         return None
     code, byteorder = described
     name, letter = _DTYPE_CODES.get(code, (code, ""))

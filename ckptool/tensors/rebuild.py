@@ -16,12 +16,15 @@ from ckptool.pickling.opcodes import Interpreter
 from ckptool.tensors.arrays import read_array
 from ckptool.tensors.dtypes import DTYPES, DType, dtype_of_global
 from ckptool.tensors.refs import (
+    LARGEST_COUNT,
+    MOST_DIMENSIONS,
     Component,
-    Components,
     NoData,
     StorageRef,
     Strided,
     TensorRef,
+    checked_shape,
+    components,
 )
 
 __all__ = ["REBUILD_CALLS", "explain", "sizes", "tensor_attributes"]
@@ -48,9 +51,9 @@ def sizes(node: Node) -> tuple[int, ...]:
         node = node.args[0]
     if type(node) is list:
         node = tuple(node)
-    if type(node) is tuple:
+    if type(node) is tuple and len(node) <= MOST_DIMENSIONS:
         for size in node:
-            if type(size) is not int or size < 0:
+            if type(size) is not int or not 0 <= size <= LARGEST_COUNT:
                 break
         else:
             return node
@@ -92,26 +95,38 @@ def _strided(
         raise TensorError("its storage is kept outside of this pickle")
     if type(storage) is not StorageRef:
         raise TensorError("its first argument is not a storage")
-    if type(offset) is not int or offset < 0:
-        raise TensorError(f"its offset {offset!r} is not a count")
-    shape, stride = sizes(shape), sizes(stride)
+    if type(offset) is not int or not 0 <= offset <= LARGEST_COUNT:
+        raise TensorError("its offset is not a count")
+    shape, stride = checked_shape(sizes(shape)), sizes(stride)
     if len(shape) != len(stride):
         raise TensorError(f"it has {len(shape)} dimensions and {len(stride)} strides")
-    bits = metadata[0] if metadata else None
+    dtype = dtype or storage.dtype
     data: Strided | NoData
     if storage.location == "meta":
         data = NoData(stride)
-    elif type(bits) is dict:
-        data = Strided(storage, offset, stride, bool(bits.get("conj")), bool(bits.get("neg")))
     else:
-        data = Strided(storage, offset, stride)
-    return TensorRef(dtype or storage.dtype, shape, requires_grad is True, data, node)
+        data = Strided(storage, offset, stride, *_bits(dtype, metadata[0] if metadata else None))
+    return TensorRef(dtype, shape, requires_grad is True, data, node)
+
+
+def _bits(dtype: DType, metadata: Node) -> tuple[bool, bool]:
+    """The conjugate and the negative bit, as `torch._utils.set_tensor_metadata` gets them."""
+    if type(metadata) is not dict:
+        return False, False
+    is_conjugate, is_negative = metadata.get("conj") is True, metadata.get("neg") is True
+    if (is_conjugate and dtype.kind != "complex") or (is_negative and dtype.kind == "bool"):
+        raise TensorError(f"it has a conjugate or negative bit, which {dtype} has not")
+    return is_conjugate, is_negative
 
 
 def _rebuild_meta_tensor(node: Opaque) -> TensorRef:
     dtype, shape, stride, requires_grad = _args(node, 4, 4)
     return TensorRef(
-        _dtype(dtype), sizes(shape), requires_grad is True, NoData(sizes(stride)), node
+        _dtype(dtype),
+        checked_shape(sizes(shape)),
+        requires_grad is True,
+        NoData(sizes(stride)),
+        node,
     )
 
 
@@ -152,7 +167,11 @@ def _rebuild_sparse_tensor(node: Opaque) -> TensorRef:
     parts = tuple(Component(role, _tensor(part)) for role, part in zip(roles, data, strict=False))
     values = _tensor(data[len(roles) - 1])
     return TensorRef(
-        values.dtype, sizes(data[len(roles)]), values.requires_grad, Components(name, parts), node
+        values.dtype,
+        checked_shape(sizes(data[len(roles)])),
+        values.requires_grad,
+        components(name, parts),
+        node,
     )
 
 
@@ -164,9 +183,13 @@ def _rebuild_script_sparse_tensor(node: Opaque) -> TensorRef:
     if name is None or len(parts) != len(roles):
         raise TensorError(f"its sparse layout {layout!r} is none of TorchScript's")
     tensors = [_tensor(part) for part in parts]
-    components = tuple(Component(*pair) for pair in zip(roles, tensors, strict=True))
+    found = tuple(Component(*pair) for pair in zip(roles, tensors, strict=True))
     return TensorRef(
-        tensors[-1].dtype, sizes(shape), requires_grad is True, Components(name, components), node
+        tensors[-1].dtype,
+        checked_shape(sizes(shape)),
+        requires_grad is True,
+        components(name, found),
+        node,
     )
 
 
@@ -200,19 +223,23 @@ def _rebuild_qtensor(node: Opaque) -> TensorRef:
     storage, offset, shape, stride, quantizer, requires_grad, _hooks = _args(node, 7, 7)
     values = _strided(node, storage, offset, shape, stride, requires_grad)
     match quantizer:
-        case (Global("torch", "per_tensor_affine"), (int() | float()) as scale, int() as zero):
+        case (
+            Global("torch", "per_tensor_affine"),
+            (int() | float()) as scale,
+            int() as zero,
+        ) if abs(zero) <= LARGEST_COUNT and abs(scale) <= LARGEST_COUNT:
             parameters = (Component("scale", float(scale)), Component("zero_point", zero))
         case (Global("torch", str()), TensorRef() as scales, TensorRef() as zeros, int()):
             parameters = (Component("scales", scales), Component("zero_points", zeros))
         case _:
             raise TensorError("its quantizer is none of torch's")
     parts = (Component("values", values), *parameters)
-    return replace(values, data=Components("quantized", parts))
+    return replace(values, data=components("quantized", parts))
 
 
 def _rebuild_nested_tensor(node: Opaque) -> TensorRef:
     values, shapes, strides, offsets = (_tensor(part) for part in _args(node, 4, 4))
-    if len(shapes.shape) != 2:
+    if len(shapes.shape) != 2 or shapes.shape[1] >= MOST_DIMENSIONS:
         raise TensorError("the sizes of its nested tensors are not a matrix")
     count, dimensions = shapes.shape
     parts = (
@@ -222,7 +249,7 @@ def _rebuild_nested_tensor(node: Opaque) -> TensorRef:
         Component("offsets", offsets),
     )
     shape = (count, *[-1] * dimensions)
-    return TensorRef(values.dtype, shape, values.requires_grad, Components("nested", parts), node)
+    return TensorRef(values.dtype, shape, values.requires_grad, components("nested", parts), node)
 
 
 def _rebuild_jagged_tensor(node: Opaque) -> TensorRef:
@@ -242,7 +269,7 @@ def _rebuild_jagged_tensor(node: Opaque) -> TensorRef:
         values.dtype,
         (offsets.shape[0] - 1, *rest),
         keywords.get("requires_grad") is True,
-        Components("jagged", tuple(parts)),
+        components("jagged", tuple(parts)),
         node,
     )
 
@@ -251,7 +278,7 @@ def _rebuild_wrapper_subclass(node: Opaque) -> TensorRef:
     cls, dtype, shape, stride, _, _, device, requires_grad = _args(node, 8, 8)
     return TensorRef(
         _dtype(dtype),
-        sizes(shape),
+        checked_shape(sizes(shape)),
         requires_grad is True,
         NoData(sizes(stride)),
         node,
@@ -280,7 +307,8 @@ def _rebuild_parameter(node: Opaque) -> TensorRef:
 def _rebuild_from_type(node: Opaque) -> TensorRef:
     callee, cls, args, state = _args(node, 4, 4)
     read = _READERS.get(callee) if isinstance(callee, Global) else None
-    if read is None or type(args) is not tuple or not isinstance(cls, Global):
+    is_known = read not in (None, _rebuild_from_type)
+    if read is None or not is_known or type(args) is not tuple or not isinstance(cls, Global):
         raise TensorError("it is a subclass that is rebuilt in an unknown way")
     inner = read(Opaque(callee, args))
     attributes = attributes_in(state)
@@ -294,7 +322,7 @@ def _rebuild_from_type(node: Opaque) -> TensorRef:
         )
     saved_as = inner.saved_as if cls in _PLAIN_TENSORS else cls
     if isinstance(inner.data, NoData) and (parts := _parts(attributes)):
-        return replace(inner, node=node, saved_as=saved_as, data=Components("subclass", parts))
+        return replace(inner, node=node, saved_as=saved_as, data=components("subclass", parts))
     return replace(inner, node=node, saved_as=saved_as)
 
 

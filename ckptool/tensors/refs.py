@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from itertools import accumulate
+from math import prod
+from operator import mul
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ckptool.errors import TensorError
 from ckptool.pickling.nodes import Global, Opaque
@@ -12,6 +15,8 @@ from ckptool.sources import Extent
 from ckptool.tensors.dtypes import DType
 
 __all__ = [
+    "LARGEST_COUNT",
+    "MOST_DIMENSIONS",
     "ByteOrder",
     "Component",
     "Components",
@@ -20,10 +25,22 @@ __all__ = [
     "Strided",
     "TensorRef",
     "check_bounds",
+    "checked_shape",
+    "components",
+    "row_major_stride",
     "storages_of",
 ]
 
 ByteOrder: TypeAlias = Literal["little", "big"]
+
+MOST_DIMENSIONS: Final = 64
+"""As many as torch and numpy have."""
+
+LARGEST_COUNT: Final = (1 << 63) - 1
+"""Sizes, strides and offsets are 64-bit in torch."""
+
+_MOST_PARTS: Final = 1_000
+_MOST_LEVELS: Final = 8
 
 
 @dataclass(slots=True, eq=False)  # frozen ones take three times as long to make
@@ -95,10 +112,16 @@ class Component:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Components:
-    """A tensor made of others: sparse, quantized, nested, or a subclass that wraps tensors."""
+    """A tensor made of others: sparse, quantized, nested, or a subclass that wraps tensors.
+
+    `count` is how many parts there are with those of its parts, `levels` how deep they go: with
+    the same part in many places, both can be far larger than the file.
+    """
 
     layout: str
     parts: tuple[Component, ...]
+    count: int
+    levels: int
 
 
 @dataclass(slots=True, eq=False)  # frozen ones take three times as long to make
@@ -152,6 +175,33 @@ class TensorRef:
         if isinstance(self.data, NoData):
             return "meta"
         return next((storage.location for storage in storages_of(self)), None)
+
+
+def components(layout: str, parts: tuple[Component, ...]) -> Components:
+    """Return the parts as data; raise TensorError for more or deeper ones than tensors have."""
+    below = [
+        part.value.data
+        for part in parts
+        if isinstance(part.value, TensorRef) and isinstance(part.value.data, Components)
+    ]
+    count = len(parts) + sum(data.count for data in below)
+    levels = 1 + max((data.levels for data in below), default=0)
+    if count > _MOST_PARTS or levels > _MOST_LEVELS:
+        raise TensorError("it is made of too many tensors")
+    return Components(layout, parts, count, levels)
+
+
+def checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return a shape; raise TensorError where it has more dimensions or elements than torch."""
+    if len(shape) > MOST_DIMENSIONS or prod(shape) > LARGEST_COUNT:
+        raise TensorError("its shape is larger than any tensor's")
+    return shape
+
+
+def row_major_stride(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the strides, in elements, of elements that lie one behind the other."""
+    products = accumulate(reversed(shape[1:]), mul, initial=1)
+    return tuple(reversed(list(products))) if shape else ()
 
 
 def storages_of(tensor: TensorRef) -> tuple[StorageRef, ...]:
