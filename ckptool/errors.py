@@ -9,7 +9,8 @@
     │   └── TensorError                key_path, storage_key
     ├── LimitExceededError             limit, allowed, actual
     ├── EntryNotFoundError             wanted, candidates
-    └── InputError                     the file cannot be read at all
+    ├── InputError                     the file cannot be read at all
+    └── OutputError                    what a command says cannot be written
 
 The fields come first and the sentence is built from them. Programming errors stay built-in
 exceptions.
@@ -18,10 +19,11 @@ exceptions.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 __all__ = [
@@ -32,9 +34,11 @@ __all__ = [
     "LimitExceededError",
     "MalformedCheckpointError",
     "NotACheckpointError",
+    "OutputError",
     "PickleStreamError",
     "TensorError",
     "UnsupportedFormatError",
+    "about",
 ]
 
 
@@ -57,8 +61,22 @@ class CkptoolError(Exception):
         return re.sub(r"(?!^)(?=[A-Z])", "-", name).lower()
 
 
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Let errors say which file they are about, where they do not say it already."""
+    try:
+        yield
+    except CkptoolError as error:
+        error.path = error.path or path
+        raise
+
+
 class InputError(CkptoolError):
     """The file is not there, or the system does not let it be read."""
+
+
+class OutputError(CkptoolError):
+    """The output cannot be written: the disk is full, say."""
 
 
 class UnsupportedFormatError(CkptoolError):

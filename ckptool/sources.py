@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ckptool.errors import InputError, MalformedCheckpointError
@@ -34,20 +35,31 @@ class FileSource:
     """A local file that is read by range.
 
     It is opened once and held, so that a file replaced meanwhile cannot give half of one
-    checkpoint and half of another. `fd` lets the kernel copy from it.
+    checkpoint and half of another. `fd` lets the kernel copy from it. A directory can be opened
+    too, and says so. Raises InputError for what has no bytes to be read by range.
     """
 
-    __slots__ = ("fd", "path", "size")
+    __slots__ = ("fd", "is_directory", "path", "size")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = -1
         try:
-            self.fd = os.open(path, os.O_RDONLY)
-            self.size = os.fstat(self.fd).st_size
+            # Opening a pipe would wait for somebody to write into it.
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            status = os.fstat(self.fd)
         except (OSError, ValueError) as error:
             self.close()
             raise InputError(_reason(error), path=path) from error
+        self.size = status.st_size
+        self.is_directory = stat.S_ISDIR(status.st_mode)
+        if not self.is_directory and not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise InputError(
+                "cannot be read: it is a pipe, a socket or a device",
+                path=path,
+                hint="copy it into a file first",
+            )
 
     def read(self, offset: int, length: int) -> bytes:
         """See `Source.read`."""

@@ -13,6 +13,7 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.evidence import classify_by_evidence
 from ckptool.classify.roles import ClassifiedEntry
+from ckptool.errors import about
 from ckptool.tensors.refs import Strided
 
 __all__ = ["Detail", "details"]
@@ -44,13 +45,16 @@ def details(
     for entry in checkpoint.entries:
         for name in {entry.path or "/", checkpoint.name_of(entry) or entry.path or "/"}:
             by_name.setdefault(name, []).append(entry)
-    wanted = {
-        id(entry): entry
-        for name in names
-        for found in find_entries(list(by_name), name)
-        for entry in by_name[found]
-    }
-    return tuple(_detail(entry, classified.get(id(entry)), progress) for entry in wanted.values())
+    with about(checkpoint.path):
+        wanted = {
+            id(entry): entry
+            for name in names
+            for found in find_entries(list(by_name), name)
+            for entry in by_name[found]
+        }
+        return tuple(
+            _detail(entry, classified.get(id(entry)), progress) for entry in wanted.values()
+        )
 
 
 def _detail(entry: Entry, classified: ClassifiedEntry | None, progress: Progress) -> Detail:

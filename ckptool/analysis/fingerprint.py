@@ -6,7 +6,7 @@ import hashlib
 import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 
 from ckptool.analysis.progress import UNWATCHED, Progress
@@ -42,25 +42,49 @@ def hash_entries(
     """
     tensors = {id(one): one.entry.tensor for one in entries if one.entry.tensor is not None}
     progress.expect(sum(tensor.nbytes for tensor in tensors.values()))
+    watched = _Interruptible(progress)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        hashes = pool.map(partial(hash_tensor, progress=progress), tensors.values())
-        return dict(zip(tensors, hashes, strict=True))
+        try:
+            hashes = pool.map(partial(hash_tensor, progress=watched), tensors.values())
+            return dict(zip(tensors, hashes, strict=True))
+        except BaseException:
+            watched.is_stopped = True
+            raise
 
 
-def fingerprint(entries: Sequence[ClassifiedEntry], hashes: Mapping[int, str | None]) -> str:
+class _Interruptible:
+    """Ends the work of the other threads when this one was interrupted or failed."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.is_stopped = False
+
+    def expect(self, nbytes: int) -> None:
+        self._progress.expect(nbytes)
+
+    def advance(self, nbytes: int) -> None:
+        if self.is_stopped:
+            raise CancelledError
+        self._progress.advance(nbytes)
+
+
+def fingerprint(entries: Sequence[ClassifiedEntry], hashes: Mapping[int, str | None]) -> str | None:
     """Return the sha256 over one line per tensor of the root, sorted by name as UTF-8 bytes.
 
     A line is `name TAB dtype TAB shape TAB hash LF`. `hashes` is by the id of a classified entry.
+    None where the file has no elements of one: two files that differ in it would look the same.
     """
-    lines = sorted(
-        _line(one.name, one.entry.tensor, hashes.get(id(one)))
-        for one in entries
-        if one.name is not None and one.entry.tensor is not None
-    )
-    return hashlib.sha256(b"".join(lines)).hexdigest()
+    lines = []
+    for one in entries:
+        if one.name is not None and one.entry.tensor is not None:
+            digest = hashes.get(id(one))
+            if digest is None:
+                return None
+            lines.append(_line(one.name, one.entry.tensor, digest))
+    return hashlib.sha256(b"".join(sorted(lines))).hexdigest()
 
 
-def _line(name: str, tensor: TensorRef, digest: str | None) -> bytes:
+def _line(name: str, tensor: TensorRef, digest: str) -> bytes:
     shape = str(list(tensor.shape))
     text = f"{name}\t{tensor.dtype}\t{shape}\t{digest}\n"
     return text.encode("utf-8", "surrogatepass")

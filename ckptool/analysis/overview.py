@@ -15,6 +15,7 @@ from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.evidence import classify_by_evidence
 from ckptool.classify.roles import ClassifiedEntry
+from ckptool.errors import about
 from ckptool.pickling.nodes import Global
 
 __all__ = ["Contents", "Overview", "list_contents", "overview"]
@@ -72,16 +73,17 @@ def list_contents(
 
     `sort` orders them by path, or by bytes with the largest first.
     """
-    classified = classify_by_evidence(checkpoint)
-    kept = select(classified, patterns, roles)
     hashes: dict[int, str | None] = {}
     whole = None
-    if with_hashes:
-        from ckptool.analysis.fingerprint import fingerprint, hash_entries
+    with about(checkpoint.path):
+        classified = classify_by_evidence(checkpoint)
+        kept = select(classified, patterns, roles)
+        if with_hashes:
+            from ckptool.analysis.fingerprint import fingerprint, hash_entries
 
-        hashes = hash_entries(kept, progress)
-        if checkpoint.root is not None and len(kept) == len(classified):
-            whole = fingerprint(kept, hashes)
+            hashes = hash_entries(kept, progress)
+            if checkpoint.root is not None and len(kept) == len(classified):
+                whole = fingerprint(kept, hashes)
     if sort == "name":
         kept = tuple(sorted(kept, key=lambda one: one.entry.path))
     elif sort == "bytes":

@@ -10,6 +10,8 @@ from ckptool.errors import EntryNotFoundError
 
 __all__ = ["find_entries", "glob_matcher", "select"]
 
+_COMPARED = 5_000
+
 
 def glob_matcher(pattern: str) -> Callable[[str], bool]:
     """Return a test for names: `*` is any run of characters, `?` is one, all else is itself."""
@@ -70,4 +72,8 @@ def find_entries(paths: Sequence[str], wanted: str) -> list[str]:
 def _close(wanted: str, names: Sequence[str]) -> list[str]:
     import difflib
 
-    return difflib.get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if len(names) > _COMPARED:
+        # Comparing with each would take seconds; a slip is mostly in the path, or in the last part.
+        last = wanted.rpartition(".")[2]
+        names = [name for name in names if name.endswith(last)]
+    return difflib.get_close_matches(wanted, names[:_COMPARED], n=3, cutoff=0.5)

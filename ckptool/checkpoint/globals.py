@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ckptool.pickling.literals import BUILTINS
 from ckptool.pickling.nodes import Global
 from ckptool.tensors.dtypes import dtype_of_global, dtype_of_storage_class
 from ckptool.tensors.rebuild import REBUILD_CALLS
@@ -15,6 +16,7 @@ _NAMES = frozenset(
     {
         Global("collections", "OrderedDict"),
         Global("collections", "defaultdict"),
+        Global("collections", "Counter"),
         Global("_codecs", "encode"),
         Global("torch", "Size"),
         Global("torch", "device"),
@@ -22,8 +24,25 @@ _NAMES = frozenset(
         Global("torch.serialization", "_get_layout"),
         *(
             Global(module, name)
-            for module in ("builtins", "__builtin__")
-            for name in ("bytearray", "complex", "dict", "frozenset", "int", "list", "set", "tuple")
+            for module in BUILTINS
+            for name in (
+                "bool",
+                "bytearray",
+                "bytes",
+                "complex",
+                "dict",
+                "float",
+                "frozenset",
+                "int",
+                "list",
+                "long",
+                "object",
+                "range",
+                "set",
+                "slice",
+                "str",
+                "tuple",
+            )
         ),
         *(
             Global("torch", name)

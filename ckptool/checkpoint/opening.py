@@ -12,7 +12,7 @@ from ckptool.checkpoint.containers import mapping_of
 from ckptool.checkpoint.entries import Entry, list_entries
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
 from ckptool.checkpoint.roots import Root, Survey, TrainingState, choose_root, find_root, survey
-from ckptool.errors import CkptoolError, NotACheckpointError
+from ckptool.errors import InputError, NotACheckpointError, about
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
@@ -139,30 +139,24 @@ def open_checkpoint(
     and the pickles are read. Raises CkptoolError with `path` set.
     """
     path = Path(path)
-    limits = limits or Limits()
-    try:
-        if path.is_dir():
-            raise _refuse_directory(path)
-        return _open(FileSource(path), root, limits)
-    except CkptoolError as error:
-        error.path = path
-        raise
+    with about(path):
+        source = FileSource(path)
+        try:
+            return _open(source, root, limits or Limits())
+        except BaseException:
+            source.close()
+            raise
 
 
 def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
-    try:
-        container = read_container(source, limits)
-        entries = list_entries(container.tree, container.script_classes, limits)
-        for name, tree in container.beside.items():
-            entries += list_entries(tree, container.script_classes, limits, above=(name,))
-        found = survey(container.tree)
-        if root is None:
-            chosen = choose_root(found.roots.values())
-        else:
-            chosen = find_root(container.tree, root)
-    except BaseException:
-        source.close()
-        raise
+    if source.is_directory:
+        raise _refuse_directory(source.path)
+    container = read_container(source, limits)
+    entries = list_entries(container.tree, container.script_classes, limits)
+    for name, tree in container.beside.items():
+        entries += list_entries(tree, container.script_classes, limits, above=(name,))
+    tree, found = container.tree, survey(container.tree)
+    chosen = choose_root(found.roots.values()) if root is None else find_root(tree, root)
     if chosen is not None:
         chosen = found.roots.get(chosen.keys, chosen)
         found = Survey({**found.roots, chosen.keys: chosen}, found.training)
@@ -179,7 +173,10 @@ def _name_in(root: Root, keys: KeyPath) -> str:
 
 
 def _refuse_directory(path: Path) -> NotACheckpointError:
-    names = {child.name for child in path.iterdir()}
+    try:
+        names = {child.name for child in path.iterdir()}
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from error
     if ".metadata" in names:
         return NotACheckpointError("a torch.distributed.checkpoint directory, not read yet")
     if "data.pkl" in names:

@@ -8,19 +8,15 @@ shells say it of programs that the signal ended.
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ckptool.cli import reading
-from ckptool.cli.output import (
-    discard_output,
-    escape_what_cannot_be_encoded,
-    flush,
-    print_error,
-    print_json,
-)
+from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
 from ckptool.errors import CkptoolError
 
 __all__ = ["app", "main"]
@@ -41,28 +37,18 @@ class _Program(TyperGroup):
         try:
             code = super().main(*args, **extra)
         except typer.TyperException as error:
-            asked = getattr(error, "ctx", None)
-            print_error(
-                error.format_message(), f"{asked.command_path if asked else 'ckptool'} --help"
-            )
-            code = _FAILED
+            code = _report_usage(error, sys.argv[1:] if not args else args[0])
         except (KeyboardInterrupt, typer.Abort):
             code = _INTERRUPTED
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
-            result = self._invoke(ctx)
-            flush()
-        except BrokenPipeError as error:
-            discard_output()
-            raise typer.Exit(_PIPE_CLOSED) from error
-        return result
-
-    def _invoke(self, ctx: Any) -> Any:
         arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
-            return super().invoke(ctx)
+            with failures_to_write():
+                return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise typer.Exit(_PIPE_CLOSED) from error
         except CkptoolError as error:
             if "--json" in arguments:
                 from ckptool.render.json import error_document
@@ -93,8 +79,9 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(no_args_is_help=True)
+@app.callback(invoke_without_command=True)
 def _options(
+    context: typer.Context,
     _version: Annotated[
         bool,
         typer.Option(
@@ -103,11 +90,24 @@ def _options(
     ] = False,
 ) -> None:
     """Open any PyTorch checkpoint without running it."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(_FAILED)
+
+
+def _report_usage(error: typer.TyperException, arguments: Sequence[str]) -> int:
+    asked = getattr(error, "ctx", None)
+    if "--json" in arguments:
+        from ckptool.render.json import usage_document
+
+        print_json(usage_document(error.format_message()))
+    print_error(error.format_message(), f"{asked.command_path if asked else 'ckptool'} --help")
+    return _FAILED
 
 
 def main() -> None:
     """Run the program on the arguments of the process."""
-    escape_what_cannot_be_encoded()
+    prepare()
     # One command makes few cycles and many objects: collecting them, now or at the exit, costs time
     # and frees nothing.
     gc.disable()

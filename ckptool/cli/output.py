@@ -5,19 +5,21 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ckptool.errors import OutputError
 from ckptool.render.escape import visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = [
-    "discard_output",
-    "escape_what_cannot_be_encoded",
+    "failures_to_write",
     "flush",
     "is_terminal",
+    "prepare",
     "print_error",
     "print_json",
     "print_lines",
@@ -29,8 +31,13 @@ __all__ = [
 _PIPE_WIDTH = 100_000
 
 
-def escape_what_cannot_be_encoded() -> None:
-    """Let an ASCII terminal show `\\u540d` where a name has a character that it does not have."""
+def prepare() -> None:
+    """Let an ASCII terminal show `\\u540d` where a name has a character that it does not have.
+
+    A process can also be started without any output (`>&-`); what it says then goes nowhere.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it is the output until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -42,15 +49,24 @@ def is_terminal() -> bool:
 
 
 def flush() -> None:
-    """Write what is still held back; BrokenPipeError where nobody reads on."""
+    """Write what is still held back."""
     sys.stdout.flush()
 
 
-def discard_output() -> None:
-    """Let what is still held back go nowhere: the interpreter would write it at its exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+@contextmanager
+def failures_to_write() -> Iterator[None]:
+    """Raise OutputError for output that cannot be written; BrokenPipeError stays what it is."""
+    try:
+        yield
+        flush()
+    except OSError as error:
+        # The interpreter would try again at its exit with what is still held back.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise OutputError(f"the output cannot be written: {error.strerror}") from error
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -17,7 +17,7 @@ from ckptool.errors import ArchiveError, LimitExceededError
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, Source
 
-__all__ = ["LOCAL_MAGIC", "Archive", "has_directory", "read_archive", "read_record"]
+__all__ = ["LOCAL_MAGIC", "Archive", "read_archive", "read_record"]
 
 LOCAL_MAGIC: Final = b"PK\x03\x04"
 _CENTRAL_MAGIC = b"PK\x01\x02"
@@ -35,6 +35,7 @@ _LONGEST_COMMENT = 0xFFFF
 _PAGE = 4096
 _IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64_EXTRA = 1
+_LARGEST_OFFSET = (1 << 63) - 1
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _DESCRIPTOR_FOLLOWS = 0x1, 0x8
 
@@ -84,18 +85,13 @@ class _PageReader:
         return self._page[at : at + length]
 
 
-def has_directory(source: Source) -> bool:
-    """Whether the file ends as a zip archive does."""
-    return _find_end(source) is not None
-
-
 def read_archive(source: Source) -> Archive:
     """Read the directory and hold every local header against it.
 
     Raises ArchiveError where records disagree with the directory, overlap, or share a name.
     """
-    offset, size, count = _locate_directory(source)
-    headers = _read_directory(source.read(offset, size), count)
+    directory = _locate_directory(source)
+    headers = _read_directory(source.read(directory.offset, directory.size), directory.records)
     records: dict[str, Extent] = {}
     behind = 0
     headers_read = _PageReader(source)
@@ -116,12 +112,12 @@ def read_archive(source: Source) -> Archive:
             # 0 stands for "not recorded" (torch.serialization.set_crc32_options(False)).
             header.crc or (None if header.size else 0),
         )
-    if behind > offset:
-        raise ArchiveError("the records reach into the directory", offset=offset)
+    if behind > directory.offset:
+        raise ArchiveError("the records reach into the directory", offset=directory.offset)
     top = {name.partition("/")[0] for name in records if "/" in name}
     is_shared = len(top) == 1 and all("/" in name for name in records)
     in_order = {header.text: records[header.text] for header in headers}
-    warnings = _warnings(headers)
+    warnings = tuple(_warnings(headers, directory))
     if not is_shared:
         return Archive(None, in_order, warnings)
     folder = top.pop()
@@ -162,26 +158,30 @@ def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
     return content
 
 
-def _find_end(source: Source) -> int | None:
-    """The offset of the end record: its comment, if any, fills the rest of the file."""
+def _find_end(source: Source) -> int:
+    """The offset of the end record: the last one there is, as torch's own reader takes it."""
     length = min(source.size, _END.size + _LONGEST_COMMENT)
     tail = source.read(source.size - length, length)
-    at = len(tail) - _END.size
-    while at >= 0 and (at := tail.rfind(_END_MAGIC, 0, at + len(_END_MAGIC))) >= 0:
-        if at + _END.size <= len(tail):
-            (*_, comment_length) = _END.unpack_from(tail, at)
-            if at + _END.size + comment_length == len(tail):
-                return source.size - length + at
-        at -= 1
-    return None
-
-
-def _locate_directory(source: Source) -> tuple[int, int, int]:
-    """The directory's offset and size in bytes, and how many records it has."""
-    end = _find_end(source)
-    if end is None:
+    at = tail.rfind(_END_MAGIC, 0, len(tail) - _END.size + len(_END_MAGIC))
+    if at < 0:
         raise ArchiveError("cut short: the directory at the end of the archive is not there")
-    _, disk, start_disk, _, count, size, offset, _ = _END.unpack(source.read(end, _END.size))
+    return source.size - length + at
+
+
+class _Directory(NamedTuple):
+    """Where the directory is; `behind` are the bytes that follow the archive."""
+
+    offset: int
+    size: int
+    records: int
+    behind: int
+
+
+def _locate_directory(source: Source) -> _Directory:
+    end = _find_end(source)
+    (_, disk, start_disk, _, count, size, offset, comment) = _END.unpack(
+        source.read(end, _END.size)
+    )
     if (disk, start_disk) not in ((0, 0), (_IN_EXTRA_16, _IN_EXTRA_16)):
         raise ArchiveError("the archive is split over several files", offset=end)
     if end >= _LOCATOR64.size:
@@ -194,7 +194,7 @@ def _locate_directory(source: Source) -> tuple[int, int, int]:
             count, size, offset = count64, size64, offset64
     if offset + size > end:
         raise ArchiveError("the directory does not end before its end record", offset=end)
-    return offset, size, count
+    return _Directory(offset, size, count, max(0, source.size - end - _END.size - comment))
 
 
 def _read_end64(source: Source, offset: int) -> tuple[int, ...]:
@@ -259,7 +259,7 @@ def _check_local_header(pages: _PageReader, header: _Header) -> int:
     if header.method == _STORED and header.stored_size != header.size:
         raise ArchiveError("is stored, but with two different sizes", record=name)
     length = _LOCAL.size + len(header.name)
-    raw = pages.read(header.offset, length)
+    raw = pages.read(header.offset, length) if header.offset <= _LARGEST_OFFSET else b""
     if len(raw) != length or not raw.startswith(LOCAL_MAGIC):
         raise ArchiveError("its local header is not there", record=name, offset=header.offset)
     (_, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length) = (
@@ -283,10 +283,14 @@ def _check_local_header(pages: _PageReader, header: _Header) -> int:
     return start
 
 
-def _warnings(headers: list[_Header]) -> tuple[str, ...]:
+def _warnings(headers: list[_Header], directory: _Directory) -> Iterator[str]:
     if any(header.flags & _ENCRYPTED for header in headers):
-        return ("records are marked as encrypted; torch ignores the mark, so it is ignored",)
-    return ()
+        yield "records are marked as encrypted; torch ignores the mark, so it is ignored"
+    before = min((header.offset for header in headers), default=0)
+    if before:
+        yield f"{before:,} bytes stand before the archive and belong to none of its records"
+    if directory.behind:
+        yield f"{directory.behind:,} bytes follow the archive"
 
 
 def _text(name: bytes) -> str:

@@ -45,19 +45,31 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
 
 
 def _storage_reader(extents: dict[str, Extent], limits: Limits) -> Interpreter:
+    known: dict[int, tuple[Node, StorageRef | None]] = {}
+
     def interpret(node: Opaque) -> Node:
-        data = literal(node.args[0]) if len(node.args) == 1 else None
-        if type(data) is not bytes:
+        if len(node.args) != 1:
             return node
-        try:
-            inner = read_stream(BytesSource(data), limits).pickle.tree
-        except CkptoolError:
-            return node
-        if type(inner) is not StorageRef or inner.extent is None:
-            return node
-        # Each stream numbers its storages anew, so a key of the whole file is made up.
-        key = str(len(extents))
-        extents[key] = inner.extent
-        return StorageRef(key, inner.dtype, inner.location, inner.numel, inner.byteorder, extents)
+        kept = node.args[0]
+        # The same bytes are the same storage; they are held, so that no others get their identity.
+        if id(kept) not in known:
+            known[id(kept)] = kept, _read_storage(kept, extents, limits)
+        return known[id(kept)][1] or node
 
     return interpret
+
+
+def _read_storage(kept: Node, extents: dict[str, Extent], limits: Limits) -> StorageRef | None:
+    data = literal(kept)
+    if type(data) is not bytes:
+        return None
+    try:
+        inner = read_stream(BytesSource(data), limits).pickle.tree
+    except CkptoolError:
+        return None
+    if type(inner) is not StorageRef or inner.extent is None:
+        return None
+    # Each stream numbers its storages anew, so a key of the whole file is made up.
+    key = str(len(extents))
+    extents[key] = inner.extent
+    return StorageRef(key, inner.dtype, inner.location, inner.numel, inner.byteorder, extents)

@@ -7,14 +7,15 @@ first bytes. A reader is imported when a file is of its format: most files are t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from ckptool.errors import NotACheckpointError, PickleStreamError, UnsupportedFormatError
-from ckptool.formats.archive import LOCAL_MAGIC, has_directory, read_archive
+from ckptool.formats.archive import LOCAL_MAGIC, read_archive
 from ckptool.formats.container import Container
 from ckptool.formats.torch_zip import PICKLE, read_torch_zip
-from ckptool.formats.torchscript import is_torchscript, read_torchscript
 from ckptool.pickling.limits import Limits
+from ckptool.pickling.nodes import Global
 from ckptool.sources import FileSource
 
 __all__ = ["SUPPORTED", "read_container"]
@@ -27,6 +28,7 @@ SUPPORTED: Final = (
     "safetensors",
 )
 _HEAD_BYTES = 1024
+_DCP_METADATA: Final = Global("torch.distributed.checkpoint.metadata", "Metadata")
 
 
 def read_container(source: FileSource, limits: Limits) -> Container:
@@ -35,7 +37,8 @@ def read_container(source: FileSource, limits: Limits) -> Container:
     Raises NotACheckpointError or UnsupportedFormatError with what the file really is.
     """
     head = source.read_up_to(0, _HEAD_BYTES)
-    if head.startswith(LOCAL_MAGIC) or has_directory(source):
+    # Only here, as torch looks too: a zip behind other data would be read, and hide that data.
+    if head.startswith(LOCAL_MAGIC):
         return _read_zip(source, limits)
     return _read_stream(source, head, limits)
 
@@ -52,13 +55,18 @@ def _read_stream(source: FileSource, head: bytes, limits: Limits) -> Container:
         return read_legacy(source, limits)
     _refuse_by_content(source, head)
     try:
-        return read_bare_pickle(source, limits)
+        container = read_bare_pickle(source, limits)
     except PickleStreamError as error:
         if head.startswith(b"\x80"):
             raise
         raise NotACheckpointError(
             f"its first bytes, {head[:8]!r}, begin no format that is known"
         ) from error
+    if _DCP_METADATA in container.globals:
+        raise UnsupportedFormatError(
+            "the metadata of a torch.distributed.checkpoint directory", supported=SUPPORTED
+        )
+    return container
 
 
 _CHECKPOINT_NAME = re.compile(r"\.(pt|pth|ckpt|bin|pkl|safetensors|tar)$")
@@ -66,6 +74,7 @@ _CHECKPOINT_NAME = re.compile(r"\.(pt|pth|ckpt|bin|pkl|safetensors|tar)$")
 
 def _read_zip(source: FileSource, limits: Limits) -> Container:
     from ckptool.formats.torch_package import is_torch_package, read_torch_package
+    from ckptool.formats.torchscript import is_torchscript, read_torchscript
 
     archive = read_archive(source)
     if PICKLE in archive.records and is_torchscript(archive):
@@ -108,6 +117,8 @@ _LFS_POINTER = re.compile(rb"version https://git-lfs[^\n]*\noid sha256:(\w+)\nsi
 _TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title", re.IGNORECASE | re.DOTALL)
 _S3_CODE = re.compile(rb"<Code>(\w+)</Code>")
 _TAR_MAGIC_AT = 257
+_TAR_BLOCK = 512
+_TAR_MEMBERS = 16
 
 
 def _refuse_by_content(source: FileSource, head: bytes) -> None:
@@ -132,20 +143,25 @@ def _refuse_by_content(source: FileSource, head: bytes) -> None:
 
 
 def _refuse_tar(source: FileSource) -> None:
-    import tarfile
-
-    try:
-        with tarfile.open(source.path) as tar:
-            names = {member.name for member in tar}
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise NotACheckpointError("a tar archive that is cut short") from error
-    if {"storages", "tensors", "pickle"} <= names:
+    if {"storages", "tensors", "pickle"} <= set(_names_in_tar(source)):
         raise UnsupportedFormatError(
             "the tar that torch wrote before 0.1.10",
             supported=SUPPORTED,
             hint="load it with torch and save it anew: torch.save(torch.load(path), new_path)",
         )
     raise NotACheckpointError("a tar archive", hint="unpack it and open what is inside")
+
+
+def _names_in_tar(source: FileSource) -> Iterator[str]:
+    """The first names, as POSIX lays out their headers; the old format has four members."""
+    at = 0
+    for _ in range(_TAR_MEMBERS):
+        header = source.read_up_to(at, _TAR_BLOCK)
+        name, size = header[:100].rstrip(b"\0"), header[124:136].strip(b"\0 ")
+        if not name or not re.fullmatch(rb"[0-7]+", size):
+            return
+        yield name.decode("utf-8", "replace")
+        at += _TAR_BLOCK * (1 + -(-int(size, 8) // _TAR_BLOCK))
 
 
 def _refuse_text(head: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ckptool.errors import PickleStreamError
 from ckptool.formats.archive import Archive, read_record
 from ckptool.formats.container import Container, FileFacts, crc_state
 from ckptool.formats.storages import StorageTable
@@ -17,7 +18,7 @@ __all__ = ["is_torch_package", "read_torch_package"]
 
 _HIDDEN = ".data/"
 _STORAGE = ".storage"
-_PROTO = b"\x80"
+_BYTEORDER = "byteorder"
 
 
 def is_torch_package(archive: Archive) -> bool:
@@ -36,19 +37,26 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
     tree: dict[str, Any] = {}
     globals_: dict[Global, None] = {}
     protocol = None
+    others: list[str] = []
     for name, extent in archive.records.items():
-        is_pickle = extent.source.read_up_to(extent.offset, 1) == _PROTO
-        if name.startswith(_HIDDEN) or name.endswith(".py") or not is_pickle:
+        if name.startswith(_HIDDEN) or name.endswith((".py", "/")) or name == _BYTEORDER:
             continue
-        pickle = read_pickle(
-            read_record(extent, limits),
-            calls=REBUILD_CALLS,
-            resolve=table.resolver(lambda key: key.removesuffix(_STORAGE)),
-            limits=limits,
-        )
+        data = read_record(extent, limits)
+        try:
+            pickle = read_pickle(
+                data,
+                calls=REBUILD_CALLS,
+                resolve=table.resolver(lambda key: key.removesuffix(_STORAGE)),
+                limits=limits,
+            )
+        except PickleStreamError:
+            # Texts and binary resources lie beside the pickles, and nothing tells which is which.
+            others.append(name)
+            continue
         tree[name] = pickle.tree
         globals_.update(dict.fromkeys(pickle.globals))
         protocol = pickle.protocol
+    unread = (f"records that are no pickles: {', '.join(others)}",) if others else ()
     return Container(
         format="torch-package",
         file=FileFacts(
@@ -63,5 +71,5 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
         extents=extents,
         referenced=frozenset(table.declared),
         globals=tuple(globals_),
-        warnings=archive.warnings,
+        warnings=(*archive.warnings, *unread),
     )

@@ -21,7 +21,7 @@ STORAGES = "data/"
 _BYTEORDER = "byteorder"
 _OWN_RECORDS = frozenset(
     {PICKLE, _BYTEORDER, "version", ".format_version", ".storage_alignment",
-     ".data/serialization_id", "data/"}
+     ".data/serialization_id", ""}
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _warn_of_others(archive: Archive) -> tuple[str, ...]:
     others = [
         name
         for name in archive.records
-        if name not in _OWN_RECORDS and not name.startswith(STORAGES)
+        if name not in _OWN_RECORDS and not name.startswith(STORAGES) and not name.endswith("/")
     ]
     if not others:
         return ()

@@ -22,7 +22,7 @@ from ckptool.tensors.rebuild import REBUILD_CALLS
 
 __all__ = ["is_torchscript", "read_torchscript"]
 
-_OTHER_PICKLES: Final = ("constants.pkl", "bytecode.pkl", "mobile_debug_handles.pkl")
+_PICKLES = ".pkl"
 _CODE = "code/"
 _NO_STORAGES = (_CODE, "extra/", ".data/")
 _MANY_SOURCE_BYTES = 1 << 26
@@ -30,7 +30,7 @@ _MANY_SOURCE_BYTES = 1 << 26
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n?|\n)*)", re.MULTILINE)
 _PARAMETERS = re.compile(r"^  __parameters__ = \[(.*?)\]", re.MULTILINE)
 _BUFFERS = re.compile(r"^  __buffers__ = \[(.*?)\]", re.MULTILINE)
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_NAME = re.compile(r'"(\w+)"')
 
 
 def is_torchscript(archive: Archive) -> bool:
@@ -48,12 +48,12 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
     byteorder = read_byteorder(archive, limits)
     table = StorageTable(extents, byteorder)
     pickles: dict[str, Pickle] = {}
-    for name in (PICKLE, *_OTHER_PICKLES):
-        if name in archive.records:
+    for name, extent in archive.records.items():
+        if name.endswith(_PICKLES) and "/" not in name:
             pickles[name] = read_pickle(
-                read_record(archive.records[name], limits),
+                read_record(extent, limits),
                 calls={**REBUILD_CALLS, **_TYPED_LISTS},
-                resolve=table.resolver(_key_in(name.removesuffix(".pkl"))),
+                resolve=table.resolver(_key_in(name.removesuffix(_PICKLES))),
                 limits=limits,
             )
     return Container(
@@ -105,11 +105,13 @@ _TYPED_LISTS: Final = {
 
 
 def _read_classes(archive: Archive, limits: Limits) -> Iterator[tuple[Global, ModuleAttributes]]:
+    left = _MANY_SOURCE_BYTES
     for name, extent in archive.records.items():
         if not name.startswith(_CODE) or not name.endswith(".py"):
             continue
         module = name.removeprefix(_CODE).removesuffix(".py").replace("/", ".")
-        source = read_record(extent, limits, most=_MANY_SOURCE_BYTES).decode("utf-8", "replace")
+        source = read_record(extent, limits, most=left).decode("utf-8", "replace")
+        left -= len(source)
         for match in _CLASS.finditer(source):
             body = match[2]
             yield (
@@ -120,4 +122,4 @@ def _read_classes(archive: Archive, limits: Limits) -> Iterator[tuple[Global, Mo
 
 def _names(pattern: re.Pattern[str], body: str) -> frozenset[str]:
     found = pattern.search(body)
-    return frozenset(_STRING.findall(found[1])) if found else frozenset()
+    return frozenset(_NAME.findall(found[1])) if found else frozenset()

@@ -11,8 +11,9 @@ from typing import Generic, TypeVar
 
 __all__ = ["Fold", "fold"]
 
-_NUMBER = re.compile(r"(?<![^./_\-])(0|[1-9]\d*)(?![^./_\-])")
+_NUMBER = re.compile(r"(?<![^./_\-])(0|[1-9]\d{0,8})(?![^./_\-])")
 _FEWEST = 3
+_MOST_NUMBERS = 8
 
 T = TypeVar("T")
 
@@ -36,8 +37,9 @@ def fold(
     groups: dict[Hashable, list[tuple[int, tuple[int, ...], T]]] = defaultdict(list)
     for position, item in enumerate(items):
         name = name_of(item)
-        numbers = tuple(int(number) for number in _NUMBER.findall(name))
-        groups[_NUMBER.sub("{}", name), alike(item)].append((position, numbers, item))
+        numbers = tuple(int(number) for number in _NUMBER.findall(name)[:_MOST_NUMBERS])
+        template = _NUMBER.sub("{}", name, count=_MOST_NUMBERS)
+        groups[template, alike(item)].append((position, numbers, item))
     folds = [
         (members[0][0], Fold(_label(name_of(members[0][2]), members), _items(members)))
         for group in groups.values()
@@ -71,7 +73,7 @@ def _complete(
 
 def _label(name: str, members: Sequence[tuple[int, tuple[int, ...], T]]) -> str:
     columns = iter(zip(*(numbers for _, numbers, _ in members), strict=True))
-    return _NUMBER.sub(lambda _: _ranges(sorted(set(next(columns)))), name)
+    return _NUMBER.sub(lambda _: _ranges(sorted(set(next(columns)))), name, count=_MOST_NUMBERS)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -19,7 +19,7 @@ from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 
-__all__ = ["details_document", "dumps", "error_document", "overview_document"]
+__all__ = ["details_document", "dumps", "error_document", "overview_document", "usage_document"]
 
 _VERSION: Final = 1
 # With every name in every entry, a file of kilobytes could make gigabytes.
@@ -34,8 +34,16 @@ def dumps(document: dict[str, Any]) -> str:
 def error_document(error: CkptoolError) -> dict[str, Any]:
     """An error as scripts read it."""
     path = None if error.path is None else str(error.path)
-    message = {"kind": error.kind, "message": error.message, "path": path}
-    return {"ckptool": _VERSION, "error": message}
+    return _error(error.kind, error.message, path)
+
+
+def usage_document(message: str) -> dict[str, Any]:
+    """An error in how the program was called, which is about no file."""
+    return _error("usage", message, None)
+
+
+def _error(kind: str, message: str, path: str | None) -> dict[str, Any]:
+    return {"ckptool": _VERSION, "error": {"kind": kind, "message": message, "path": path}}
 
 
 def overview_document(overview: Overview, command: str) -> dict[str, Any]:

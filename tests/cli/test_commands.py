@@ -90,7 +90,10 @@ def test_help_has_examples(command: tuple[str, ...], snapshot: SnapshotAssertion
 
 
 def test_the_program_without_a_command_is_its_help() -> None:
-    assert "inspect" in run().out + run().err
+    result = run()
+    assert (result.code, result.out) == (2, "")
+    assert result.err == run("--help").out
+    assert "\n  inspect " in result.err
 
 
 # Colour ----------------------------------------------------------------------------------------
@@ -310,6 +313,35 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path: Path) -> None:
         )
         assert done.stdout
         assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_output_that_cannot_be_written_is_an_error() -> None:
+    for command in ("list", "inspect", "list --json"):
+        line = f"{sys.executable} -m ckptool {command} {SAMPLES / 'my_model.pt'} >/dev/full"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_without_any_output_nothing_is_said() -> None:
+    line = f"{sys.executable} -m ckptool list {SAMPLES / 'my_model.pt'} >&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_errors_of_use_are_json_too() -> None:
+    result = run_process("list", SAMPLES / "my_model.pt", "--json", "--role", "nope")
+    assert result.returncode == 2
+    error = json.loads(result.stdout)["error"]
+    assert (error["kind"], error["path"]) == ("usage", None)
+
+
+def test_what_has_no_bytes_by_range_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero", "x" * 5_000):
+        done = run_process("list", path)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: ")
 
 
 def test_an_interrupt_ends_with_130(tmp_path: Path) -> None:

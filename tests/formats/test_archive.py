@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptool import open_checkpoint
 from ckptool.errors import ArchiveError, CkptoolError, LimitExceededError
-from ckptool.formats.archive import has_directory, read_archive, read_record
+from ckptool.formats.archive import read_archive, read_record
 from ckptool.pickling.limits import Limits
 from ckptool.sources import BytesSource
 from tests import strategies
@@ -68,10 +70,39 @@ def test_records_that_share_no_folder_keep_their_names() -> None:
 def test_an_archive_is_found_before_a_comment() -> None:
     data = zip_archive([ZipRecord("a/x", b"1")], zip64_end=False)
     with_comment = data[:-2] + b"\x05\x00hello"
-    assert has_directory(BytesSource(with_comment))
     assert contents(with_comment) == {"x": b"1"}
-    assert not has_directory(BytesSource(b"PK\x05\x06"))
-    assert not has_directory(BytesSource(b""))
+    assert read_archive(BytesSource(with_comment)).warnings == ()
+    for cut in (b"PK\x05\x06", b""):
+        with pytest.raises(ArchiveError, match="cut short"):
+            read_archive(BytesSource(cut))
+
+
+@pytest.mark.parametrize("junk", [b"\0", b"1234", bytes(1_000)])
+def test_bytes_behind_an_archive_are_told(junk: bytes, tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "t.pt")
+    data = (tmp_path / "t.pt").read_bytes() + junk
+    (warning,) = read_archive(BytesSource(data)).warnings
+    assert warning == f"{len(junk):,} bytes follow the archive"
+    (tmp_path / "t.pt").write_bytes(data)
+    assert torch.load(tmp_path / "t.pt", weights_only=True).keys() == {"w"}
+
+
+def test_of_two_directories_the_last_is_read_as_torch_reads_it(tmp_path: Path) -> None:
+    torch.save({"first": torch.ones(2)}, tmp_path / "a.pt")
+    torch.save({"second": torch.ones(2)}, tmp_path / "b.pt")
+    first = (tmp_path / "a.pt").read_bytes()
+    both = first[:-2] + len((tmp_path / "b.pt").read_bytes()).to_bytes(2, "little")
+    (tmp_path / "t.pt").write_bytes(both + (tmp_path / "b.pt").read_bytes())
+    try:
+        theirs = list(torch.load(tmp_path / "t.pt", weights_only=True))
+    except RuntimeError:
+        theirs = None
+    try:
+        with open_checkpoint(tmp_path / "t.pt") as checkpoint:
+            ours = [entry.path for entry in checkpoint.entries]
+    except CkptoolError:
+        ours = None
+    assert ours == theirs
 
 
 def test_a_crc_of_zero_stands_for_none_recorded() -> None:
