@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from typing import Final, TypeAlias
 
 from ckptool.checkpoint.keypath import ObjectKey
@@ -74,14 +74,14 @@ class Descent:
     """Tells containers from leaves. A leaf is shown whole, a container is walked into.
 
     Dicts and lists of more than scalars are containers, and so is any object with a tensor in it.
-    It remembers which objects have none, so that it looks at each once.
+    It remembers what it found, so that it looks at each node once.
     """
 
-    __slots__ = ("_without_tensors",)
+    __slots__ = ("_holds", "_scalar_lists")
 
     def __init__(self) -> None:
-        # The nodes themselves, so that no later one can have the identity of one that is gone.
-        self._without_tensors: dict[int, Node] = {}
+        self._holds: dict[int, bool] = {}
+        self._scalar_lists: set[int] = set()
 
     def into(self, node: Node) -> Held | None:
         """Return what a container holds, in the order of the pickle; None for a leaf."""
@@ -93,7 +93,7 @@ class Descent:
         if kind is dict:
             return _by_key(node) or None
         if kind is list or kind is tuple or kind is set:
-            return _by_index(node) or None
+            return self._by_index(node) or None
         return None
 
     def _into_object(self, node: Opaque) -> Held | None:
@@ -101,27 +101,47 @@ class Descent:
         if read_array(node) is not None or literal(node) is not node:
             return None
         items = _by_key(mapping_of(node) or {})
-        items += _by_index(node.listed or ()) + _by_index(node.added or ())
+        items += self._by_index(node.listed or ()) + self._by_index(node.added or ())
         parts = _parts(node) if self._holds_tensors(node) else {}
         if items:
             # What else it has goes under names of its own, where no item can be in its way.
             return items + [
-                (label, part) for label, part in parts.items() if self._holds_tensors(part)
+                (label, part)
+                for label, part in parts.items()
+                if any(self._holds_tensors(child) for child in children(part))
             ]
         return [pair for part in parts.values() for pair in _by_either(part)] or None
 
+    def _by_index(self, items: Collection[Node]) -> Held:
+        if id(items) in self._scalar_lists:
+            return []
+        if _SCALARS.issuperset(map(type, items)):
+            self._scalar_lists.add(id(items))
+            return []
+        return list(enumerate(items))
+
     def _holds_tensors(self, node: Node) -> bool:
-        seen = {id(node): node}
-        pending = [node]
-        while pending:
-            for child in children(pending.pop()):
-                if type(child) is TensorRef:
+        """Whether a tensor is somewhere below a node of the tree, or is the node.
+
+        The way back up a cycle does not count: what is found there is found from above.
+        """
+        if type(node) is TensorRef or type(node) in _SCALARS:
+            return type(node) is TensorRef
+        if id(node) in self._holds:
+            return self._holds[id(node)]
+        self._holds[id(node)] = False
+        path = [(node, children(node))]
+        while path:
+            for child in path[-1][1]:
+                if type(child) is TensorRef or self._holds.get(id(child)):
+                    self._holds.update((id(above), True) for above, _ in path)
                     return True
-                if type(child) not in _SCALARS and id(child) not in seen:
-                    seen[id(child)] = child
-                    if id(child) not in self._without_tensors:
-                        pending.append(child)
-        self._without_tensors |= seen
+                if type(child) not in _SCALARS and id(child) not in self._holds:
+                    self._holds[id(child)] = False
+                    path.append((child, children(child)))
+                    break
+            else:
+                path.pop()
         return False
 
 
@@ -130,11 +150,6 @@ def _by_key(mapping: dict[Node, Node]) -> Held:
         (key if type(key) is str else key_at(key, index), value)
         for index, (key, value) in enumerate(mapping.items())
     ]
-
-
-def _by_index(items: Iterable[Node]) -> Held:
-    held: Held = list(enumerate(items))
-    return [] if all(type(item) in _SCALARS for _, item in held) else held
 
 
 def _by_either(part: Node) -> Iterator[tuple[Hashable, Node]]:

@@ -11,14 +11,11 @@ from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.modules import is_module, members
 from ckptool.errors import LimitExceededError, TensorError
 from ckptool.formats.container import ModuleAttributes
-from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.tensors.rebuild import explain, tensor_attributes
 from ckptool.tensors.refs import TensorRef, check_bounds
 
 __all__ = ["Cycle", "Entry", "list_entries"]
-
-_SCALARS_PER_STEP = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +65,15 @@ class _Frame:
 def list_entries(
     tree: Node,
     script_classes: Mapping[Global, ModuleAttributes],
-    limits: Limits,
     *,
+    most: int,
     above: KeyPath = (),
 ) -> list[Entry]:
     """Return the leaves of a tree in file order, every tensor checked against its storage.
 
     `above` is the key path of the tree itself. Raises TensorError with the key path of a tensor
     that reaches outside its storage or cannot be read, and LimitExceededError where sharing makes
-    more leaves than are read.
+    more than `most` places to look at.
     """
     walk = _Walk(script_classes)
     found: list[Entry] = []
@@ -90,9 +87,9 @@ def list_entries(
             frames.pop()
             on_the_way.pop(id(frame.container), None)
             continue
-        looked_at += _cost(entry.node)
-        if looked_at > limits.leaves:
-            raise LimitExceededError("leaves", allowed=limits.leaves, actual=looked_at)
+        looked_at += 1
+        if looked_at > most:
+            raise LimitExceededError("leaves", allowed=most, actual=looked_at)
         _check(entry)
         if id(entry.node) in on_the_way:
             entry = entry._replace(node=Cycle(on_the_way[id(entry.node)]))
@@ -103,11 +100,6 @@ def list_entries(
                 continue
         found.append(entry)
     return found
-
-
-def _cost(node: Node) -> int:
-    # To see that a list has nothing but scalars in it all of them are looked at.
-    return 1 + len(node) // _SCALARS_PER_STEP if type(node) in (list, tuple) else 1
 
 
 def _check(entry: Entry) -> None:

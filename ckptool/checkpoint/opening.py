@@ -21,6 +21,9 @@ from ckptool.sources import Extent, FileSource
 
 __all__ = ["Checkpoint", "open_checkpoint"]
 
+# Sharing can make far more places than a file has bytes; no honest file comes near its bytes.
+_LEAVES_OF_ANY_FILE = 20_000
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
@@ -152,9 +155,10 @@ def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
     if source.is_directory:
         raise _refuse_directory(source.path)
     container = read_container(source, limits)
-    entries = list_entries(container.tree, container.script_classes, limits)
+    most = min(limits.leaves, _LEAVES_OF_ANY_FILE + container.tree_bytes)
+    entries = list_entries(container.tree, container.script_classes, most=most)
     for name, tree in container.beside.items():
-        entries += list_entries(tree, container.script_classes, limits, above=(name,))
+        entries += list_entries(tree, container.script_classes, most=most, above=(name,))
     tree, found = container.tree, survey(container.tree)
     chosen = choose_root(found.roots.values()) if root is None else find_root(tree, root)
     if chosen is not None:

@@ -7,7 +7,7 @@ Each rule looks at one kind of evidence; the first that has a word decides, stro
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -73,8 +73,10 @@ def classify_by_evidence(checkpoint: Checkpoint) -> tuple[ClassifiedEntry, ...]:
     for entry, place in located:
         if place is not None and type(entry.node) is TensorRef:
             names[place[0].keys][place[1]] = entry.node
+    optimizers = _optimizers(checkpoint)
     scopes = {
-        root.keys: _scope(checkpoint, root, names.get(root.keys, {})) for root in checkpoint.roots
+        root.keys: _scope(checkpoint, root, names.get(root.keys, {}), optimizers)
+        for root in checkpoint.roots
     }
     return tuple(_classified(checkpoint, entry, place, scopes) for entry, place in located)
 
@@ -188,59 +190,71 @@ _RULES_ANYWHERE: Final[tuple[Rule, ...]] = (_by_module, _by_type_tag)
 _NOWHERE = _Scope({}, {}, frozenset())
 
 
-def _scope(checkpoint: Checkpoint, root: Root, names: Mapping[str, TensorRef]) -> _Scope:
-    scope = _Scope(names, checkpoint.metadata_of(root), frozenset())
-    return replace(scope, optimized=_optimized(checkpoint, scope))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Optimizer:
+    """What an optimizer says of its parameters: their names, or the shapes of their state.
 
-
-def _optimized(checkpoint: Checkpoint, scope: _Scope) -> frozenset[str]:
-    """The names of a root that the optimizers of the file say they update."""
-    found: set[str] = set()
-    for state in checkpoint.training:
-        if state.kind == "optimizer":
-            optimizer = mapping_of(state.node) or attributes_of(state.node)
-            named = _named(optimizer)
-            found |= named & scope.names.keys() if named else _aligned(optimizer, scope)
-    return frozenset(found)
-
-
-def _named(optimizer: Mapping[Node, Node]) -> set[str]:
-    """`param_names`, which an optimizer built from `named_parameters()` keeps."""
-    return {
-        name
-        for group in _groups(optimizer)
-        for name in sequence_of(group.get("param_names")) or ()
-        if isinstance(name, str)
-    }
-
-
-def _aligned(optimizer: Mapping[Node, Node], scope: _Scope) -> set[str]:
-    """Names found by shape, among the tensors that no other rule calls a buffer.
-
-    They have to be as many as the optimizer's parameters. In the order of the model their shapes
-    then are those of the optimizer's state one by one; in the order of parameter groups they are
-    the same shapes all together.
+    A shape is None where a parameter has no state, or one of several shapes.
     """
-    rest = [
-        name
-        for name, tensor in scope.names.items()
+
+    names: frozenset[str]
+    shapes: tuple[tuple[int, ...] | None, ...]
+
+
+def _optimizers(checkpoint: Checkpoint) -> list[_Optimizer]:
+    return [
+        _optimizer(mapping_of(state.node) or attributes_of(state.node))
+        for state in checkpoint.training
+        if state.kind == "optimizer"
+    ]
+
+
+def _optimizer(kept: Mapping[Node, Node]) -> _Optimizer:
+    """Read an optimizer; `param_names` is there if it was built from `named_parameters()`."""
+    groups = [mapping_of(group) or {} for group in sequence_of(kept.get("param_groups")) or ()]
+    names = (name for group in groups for name in sequence_of(group.get("param_names")) or ())
+    indices = (index for group in groups for index in sequence_of(group.get("params")) or ())
+    state = mapping_of(kept.get("state")) or {}
+    return _Optimizer(
+        frozenset(name for name in names if type(name) is str),
+        tuple(_shape_of_state(state.get(index)) for index in indices if type(index) is int),
+    )
+
+
+def _scope(
+    checkpoint: Checkpoint,
+    root: Root,
+    names: Mapping[str, TensorRef],
+    optimizers: Sequence[_Optimizer],
+) -> _Scope:
+    scope = _Scope(names, checkpoint.metadata_of(root), frozenset())
+    if not optimizers:
+        return scope
+    rest = {
+        name: tensor.shape
+        for name, tensor in names.items()
         if not any(rule(Entry((), tensor), _split(name), scope) for rule in _BUFFER_RULES)
-    ]
-    indices = [
-        index
-        for group in _groups(optimizer)
-        for index in sequence_of(group.get("params")) or ()
-        if type(index) is int
-    ]
-    if len(indices) != len(rest):
-        return set()
-    state = mapping_of(optimizer.get("state")) or {}
-    kept = [_shape_of_state(state.get(index)) for index in indices]
-    shapes = [scope.names[name].shape for name in rest]
-    if all(one is None or one == shape for one, shape in zip(kept, shapes, strict=True)):
+    }
+    found: set[str] = set()
+    for optimizer in optimizers:
+        if optimizer.names:
+            found |= optimizer.names & names.keys()
+        elif len(optimizer.shapes) == len(rest):
+            found |= _aligned(optimizer, rest)
+    return replace(scope, optimized=frozenset(found))
+
+
+def _aligned(optimizer: _Optimizer, rest: Mapping[str, tuple[int, ...]]) -> set[str]:
+    """Names found by shape, among as many tensors that no other rule calls a buffer.
+
+    In the order of the model their shapes are those of the optimizer's state one by one; in the
+    order of parameter groups they are the same shapes all together.
+    """
+    pairs = list(zip(rest.items(), optimizer.shapes, strict=True))
+    if all(kept in (None, shape) for (_, shape), kept in pairs):
         # A parameter without state has never been updated; nothing tells that it is one.
-        return {name for name, one in zip(rest, kept, strict=True) if one is not None}
-    return set(rest) if Counter(kept) == Counter(shapes) else set()
+        return {name for (name, _), kept in pairs if kept is not None}
+    return set(rest) if Counter(optimizer.shapes) == Counter(rest.values()) else set()
 
 
 def _shape_of_state(state: Node) -> tuple[int, ...] | None:
@@ -253,11 +267,6 @@ def _shape_of_state(state: Node) -> tuple[int, ...] | None:
 
 
 _BUFFER_RULES: Final[tuple[Rule, ...]] = (_by_metadata, _by_statistics, _by_dtype)
-
-
-def _groups(optimizer: Mapping[Node, Node]) -> Iterator[Mapping[Node, Node]]:
-    for group in sequence_of(optimizer.get("param_groups")) or ():
-        yield mapping_of(group) or {}
 
 
 def _has_statistics(module: str, scope: _Scope) -> bool:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 # Wide enough that nothing is wrapped or cut where no terminal says how wide it is.
-_PIPE_WIDTH = 100_000
+_PIPE_WIDTH = 1_000_000_000
 
 
 def prepare() -> None:

@@ -37,6 +37,7 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
         format="pickle",
         file=FileFacts(source.path, source.size, pickle.protocol),
         tree=pickle.tree,
+        tree_bytes=pickle.size,
         extents=extents,
         referenced=frozenset(extents),
         globals=pickle.globals,

@@ -43,7 +43,8 @@ class ModuleAttributes:
 class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
 
-    `referenced` are the storage keys that a pickle names. `globals` are the names in the pickles,
+    `tree_bytes` is how many bytes the tree was read from. `referenced` are the storage keys that a
+    pickle names. `globals` are the names in the pickles,
     in the order of their first use. `script_classes` is what the code of a TorchScript archive
     says of its classes, and `beside` holds the trees of its other pickles by their records' names.
     """
@@ -51,6 +52,7 @@ class Container:
     format: FormatName
     file: FileFacts
     tree: Node
+    tree_bytes: int
     extents: Mapping[str, Extent]
     referenced: frozenset[str]
     globals: tuple[Global, ...] = ()

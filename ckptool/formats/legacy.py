@@ -55,6 +55,7 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
         format="torch-legacy",
         file=FileFacts(source.path, source.size, stream.pickle.protocol, "little"),
         tree=stream.pickle.tree,
+        tree_bytes=stream.pickle.size,
         extents=stream.extents,
         referenced=frozenset(stream.extents),
         globals=stream.pickle.globals,

@@ -61,6 +61,7 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         format="safetensors",
         file=FileFacts(source.path, source.size, byteorder="little"),
         tree=tree,
+        tree_bytes=length,
         extents=extents,
         referenced=frozenset(extents),
     )

@@ -37,6 +37,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
     tree: dict[str, Any] = {}
     globals_: dict[Global, None] = {}
     protocol = None
+    tree_bytes = 0
     others: list[str] = []
     for name, extent in archive.records.items():
         if name.startswith(_HIDDEN) or name.endswith((".py", "/")) or name == _BYTEORDER:
@@ -54,6 +55,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
             others.append(name)
             continue
         tree[name] = pickle.tree
+        tree_bytes += pickle.size
         globals_.update(dict.fromkeys(pickle.globals))
         protocol = pickle.protocol
     unread = (f"records that are no pickles: {', '.join(others)}",) if others else ()
@@ -68,6 +70,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
             crc_state(list(archive.records.values())),
         ),
         tree=tree,
+        tree_bytes=tree_bytes,
         extents=extents,
         referenced=frozenset(table.declared),
         globals=tuple(globals_),

@@ -47,6 +47,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
             crc_state(list(archive.records.values())),
         ),
         tree=pickle.tree,
+        tree_bytes=pickle.size,
         extents=extents,
         referenced=frozenset(table.declared),
         globals=pickle.globals,

@@ -67,6 +67,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
             crc_state(list(archive.records.values())),
         ),
         tree=pickles[PICKLE].tree,
+        tree_bytes=sum(pickle.size for pickle in pickles.values()),
         beside={
             name: pickle.tree
             for name, pickle in pickles.items()

@@ -18,7 +18,7 @@ class Limits:
     opcodes: int = 100_000_000
     depth: int = 500
     memo: int = 20_000_000
-    leaves: int = 1_000_000
+    leaves: int = 5_000_000
     """How many places of the tree are looked at: with sharing they can be far more than nodes."""
     string_bytes: int = 1 << 28
     integer_bytes: int = 1_024
