@@ -11,8 +11,8 @@ from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.legacy import read_stream
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.literals import literal
+from ckptool.pickling.machine import Interpreter
 from ckptool.pickling.nodes import Global, Node, Opaque
-from ckptool.pickling.opcodes import Interpreter
 from ckptool.pickling.reader import read_pickle
 from ckptool.sources import BytesSource, Extent, FileSource
 from ckptool.tensors.rebuild import REBUILD_CALLS

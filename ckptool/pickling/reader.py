@@ -15,8 +15,10 @@ from dataclasses import dataclass
 
 from ckptool.errors import LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
+from ckptool.pickling.machine import MISUSE, Interpreter, Machine
 from ckptool.pickling.nodes import Global, Node, PersistentId, check_depth
-from ckptool.pickling.opcodes import HANDLERS, MISUSE, NAMES, Interpreter, Machine, Stopped
+from ckptool.pickling.objects import Stopped
+from ckptool.pickling.opcodes import HANDLERS, NAMES
 
 __all__ = ["Pickle", "read_pickle"]
 

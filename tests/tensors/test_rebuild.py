@@ -13,6 +13,7 @@ from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.errors import TensorError
 from ckptool.pickling import nodes
 from ckptool.pickling.nodes import Opaque
+from ckptool.tensors.arguments import sizes
 from ckptool.tensors.dtypes import (
     DTYPES,
     SAFETENSORS_DTYPES,
@@ -20,7 +21,7 @@ from ckptool.tensors.dtypes import (
     dtype_of_global,
     dtype_of_storage_class,
 )
-from ckptool.tensors.rebuild import REBUILD_CALLS, explain, sizes
+from ckptool.tensors.rebuild import REBUILD_CALLS, explain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef, storages_of
 from tests import builders
 from tests.builders import Call, Global, Tensor, torch_zip
