@@ -90,13 +90,14 @@ def list_entries(
         looked_at += 1
         if looked_at > most:
             raise LimitExceededError("leaves", allowed=most, actual=looked_at)
+        node = entry.node
         _check(entry)
-        if id(entry.node) in on_the_way:
-            entry = entry._replace(node=Cycle(on_the_way[id(entry.node)]))
+        if id(node) in on_the_way:
+            entry = entry._replace(node=Cycle(on_the_way[id(node)]))
         elif (inside := walk.into(entry, frame)) is not None:
             frames.append(inside)
-            on_the_way[id(entry.node)] = entry.keys
-            if type(entry.node) is not TensorRef:
+            on_the_way[id(node)] = entry.keys
+            if type(node) is not TensorRef:
                 continue
         found.append(entry)
     return found

@@ -21,10 +21,7 @@ class ObjectKey(NamedTuple):
 
 def display(keys: KeyPath) -> str:
     """Return the path as it is shown: `/` between keys, a `/` or `\\` inside one escaped."""
-    return "/".join(
-        key if type(key) is str and "/" not in key and "\\" not in key else _escaped(key)
-        for key in keys
-    )
+    return "/".join([_escaped(key) for key in keys])
 
 
 def display_key(key: Hashable) -> str:
@@ -33,7 +30,10 @@ def display_key(key: Hashable) -> str:
 
 
 def _escaped(key: Hashable) -> str:
-    return display_key(key).replace("\\", "\\\\").replace("/", "\\/")
+    text = key if type(key) is str else display_key(key)
+    if "/" in text or "\\" in text:
+        text = text.replace("\\", "\\\\").replace("/", "\\/")
+    return text
 
 
 def _shown(key: Hashable) -> str:

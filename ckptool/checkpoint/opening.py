@@ -89,14 +89,20 @@ class Checkpoint:
         """
         if entry.member == "attribute" or (entry.keys and entry.keys[0] in self.container.beside):
             return None
-        above = list(self.survey.roots_above(entry.keys))
-        if not above:
+        root = self._root_above(entry.keys)
+        if root is None:
             return None
-        root = self.root if self.root in above else above[0]
-        state = self.training_of(entry)
-        if state is not None and len(state.keys) > len(root.keys):
-            return None
+        if self.survey.training:
+            state = self.training_of(entry)
+            if state is not None and len(state.keys) > len(root.keys):
+                return None
         return root, _name_in(root, entry.keys)
+
+    def _root_above(self, keys: KeyPath) -> Root | None:
+        chosen = self.root
+        if chosen is not None and keys[: len(chosen.keys)] == chosen.keys:
+            return chosen
+        return next(self.survey.roots_above(keys), None)
 
     def name_of(self, entry: Entry) -> str | None:
         """Return an entry's name in the chosen root, None outside of it."""
@@ -170,10 +176,12 @@ def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
 def _name_in(root: Root, keys: KeyPath) -> str:
     """The name of an entry in its root; where that is a list of pairs, the first half."""
     inside = keys[len(root.keys) :]
+    if len(inside) == 1:
+        return display_key(inside[0])
     if root.is_pairs and len(inside) == 2 and inside[1] == 1:
         name: str = root.node[inside[0]][0]
         return name
-    return display_key(inside[0]) if len(inside) == 1 else display(inside)
+    return display(inside)
 
 
 def _refuse_directory(path: Path) -> NotACheckpointError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ckptool.checkpoint.containers import Descent, Held
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
 from ckptool.checkpoint.modules import is_extra_state, is_module
-from ckptool.checkpoint.training import TrainingKind, training_kind
+from ckptool.checkpoint.training import RNG_DTYPE, TrainingKind, training_kind
 from ckptool.errors import EntryNotFoundError
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
@@ -108,7 +108,7 @@ def survey(tree: Node) -> Survey:
                 pending.extend(
                     ((*keys, key), value)
                     for key, value in reversed(held)
-                    if not is_extra_state(key)
+                    if not _is_plain_tensor(value) and not is_extra_state(key)
                 )
         known = seen[id(node)]
         if known is not None:
@@ -125,9 +125,15 @@ def _root(node: Node, held: Held, keys: KeyPath) -> Root | None:
     own = sum(
         1
         for key, value in held
-        if type(value) is TensorRef and training_kind((*keys, key), value) is None
+        if _is_plain_tensor(value)
+        or (type(value) is TensorRef and training_kind((*keys, key), value) is None)
     )
     return Root(keys, node, own) if own else None
+
+
+def _is_plain_tensor(node: Node) -> bool:
+    """Whether a node is a tensor that can only be one of a state_dict, whatever its name."""
+    return type(node) is TensorRef and node.dtype is not RNG_DTYPE
 
 
 def _is_pairs(held: Held) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ckptool.checkpoint.containers import attributes_of, mapping_of
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.pickling.nodes import Node
+from ckptool.tensors.dtypes import BYTES
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["TrainingKind", "training_kind"]
+__all__ = ["RNG_DTYPE", "TrainingKind", "training_kind"]
 
 TrainingKind: TypeAlias = Literal["optimizer", "scheduler", "scaler", "rng"]
 
@@ -30,12 +31,13 @@ _RNG_KEYS = {"python", "numpy", "cpu"}
 _RNG_NAME = re.compile(
     r"(^|_)(rng|random|manual_seed)(_|$)|^(torch|cuda|numpy|python)_rng", re.IGNORECASE
 )
-_RNG_DTYPE = "uint8"
+RNG_DTYPE: Final = BYTES
+"""What torch keeps the state of its generators in."""
 
 
 def training_kind(keys: KeyPath, node: Node) -> TrainingKind | None:
     """Return what kind of training state stands at a key path, None for anything else."""
-    if type(node) is TensorRef and node.dtype.name != _RNG_DTYPE:
+    if type(node) is TensorRef and node.dtype is not RNG_DTYPE:
         return None
     # An optimizer or scheduler that was pickled itself has the same facts as attributes.
     mapping = mapping_of(node) or attributes_of(node)
@@ -56,5 +58,5 @@ def training_kind(keys: KeyPath, node: Node) -> TrainingKind | None:
 def _is_rng(node: Node, mapping: dict[Node, Node]) -> bool:
     """Whether a value under such a name can be a generator's state, and not weights."""
     if type(node) is TensorRef:
-        return node.dtype.name == _RNG_DTYPE and len(node.shape) == 1
+        return node.dtype is RNG_DTYPE and len(node.shape) == 1
     return all(type(value) is not TensorRef or _is_rng(value, {}) for value in mapping.values())

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from ckptool.checkpoint.containers import attributes_of, mapping_of, sequence_of
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath
-from ckptool.checkpoint.modules import is_extra_state
+from ckptool.checkpoint.modules import EXTRA_STATE, is_extra_state
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root
 from ckptool.classify.roles import ClassifiedEntry, Evidence, Role, Use
@@ -97,9 +97,10 @@ def _classified(
 ) -> ClassifiedEntry:
     name, scope = ("", _NOWHERE) if place is None else (place[1], scopes[place[0].keys])
     shown = name if place is not None and checkpoint.is_chosen(place[0]) else None
-    state = checkpoint.training_of(entry)
-    if state is not None and state.kind == "optimizer":
-        return ClassifiedEntry(entry, shown, "optimizer", "optimizer", True)
+    if checkpoint.survey.training:
+        state = checkpoint.training_of(entry)
+        if state is not None and state.kind == "optimizer":
+            return ClassifiedEntry(entry, shown, "optimizer", "optimizer", True)
     parts = _split(name)
     for rule in _RULES if place is not None else _RULES_ANYWHERE:
         verdict = rule(entry, parts, scope)
@@ -134,14 +135,20 @@ def _by_type_tag(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     return None
 
 
-def _by_extra_state(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
+def _by_extra_state(entry: Entry, name: _Name, _scope: _Scope) -> Verdict | None:
     """`Module.state_dict` puts what `get_extra_state` gives under a name of its own."""
-    return None if extra_state_of(entry) is None else Verdict("extra-state", "name", False)
+    if EXTRA_STATE not in name.whole or extra_state_of(entry) is None:
+        return None
+    return Verdict("extra-state", "name", False)
 
 
 def _by_metadata(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     """The versions of modules: a normalisation that counts batches has version 2 or later."""
-    if name.leaf not in _NORMALISATION or not _has_statistics(name.module, scope):
+    if (
+        not scope.metadata
+        or name.leaf not in _NORMALISATION
+        or not _has_statistics(name.module, scope)
+    ):
         return None
     facts = mapping_of(scope.metadata.get(name.module)) or {}
     version = facts.get("version")

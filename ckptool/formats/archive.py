@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from ckptool.errors import ArchiveError, LimitExceededError
@@ -95,7 +96,8 @@ def read_archive(source: Source) -> Archive:
     records: dict[str, Extent] = {}
     behind = 0
     headers_read = _PageReader(source)
-    for header in sorted(headers, key=lambda header: header.offset):
+    ordered = sorted(headers, key=attrgetter("offset"))
+    for header in ordered:
         name = header.text
         start = _check_local_header(headers_read, header)
         if header.offset < behind:
@@ -114,15 +116,14 @@ def read_archive(source: Source) -> Archive:
         )
     if behind > directory.offset:
         raise ArchiveError("the records reach into the directory", offset=directory.offset)
-    top = {name.partition("/")[0] for name in records if "/" in name}
-    is_shared = len(top) == 1 and all("/" in name for name in records)
-    in_order = {header.text: records[header.text] for header in headers}
+    if ordered != headers:
+        records = {header.text: records[header.text] for header in headers}
     warnings = tuple(_warnings(headers, directory))
-    if not is_shared:
-        return Archive(None, in_order, warnings)
-    folder = top.pop()
-    inside = {name[len(folder) + 1 :]: extent for name, extent in in_order.items()}
-    return Archive(folder, inside, warnings)
+    folder = next(iter(records), "").partition("/")[0] + "/"
+    if not records or not all(name.startswith(folder) for name in records):
+        return Archive(None, records, warnings)
+    inside = {name[len(folder) :]: extent for name, extent in records.items()}
+    return Archive(folder[:-1], inside, warnings)
 
 
 def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> bytes:

@@ -25,7 +25,7 @@ class StorageTable:
     extents: Mapping[str, Extent]
     byteorder: ByteOrder = "little"
     declared: dict[str, StorageRef] = field(default_factory=dict)
-    _dtypes: dict[Global, DType | None] = field(default_factory=dict)
+    _dtypes: dict[Global, DType] = field(default_factory=dict)
 
     def resolver(self, key_of: Callable[[str], str] = str) -> Callable[[Node], Node]:
         """Return a function for `read_pickle`; `key_of` turns a pickle's key into this table's."""
@@ -59,10 +59,13 @@ class StorageTable:
 
         Raises TensorError where the pickle declares one key twice and differently.
         """
-        if storage_class not in self._dtypes:
-            self._dtypes[storage_class] = dtype_of_storage_class(storage_class)
-        dtype = self._dtypes[storage_class]
-        if dtype is None or numel < 0:
+        dtype = self._dtypes.get(storage_class)
+        if dtype is None:
+            dtype = dtype_of_storage_class(storage_class)
+            if dtype is None:
+                return None
+            self._dtypes[storage_class] = dtype
+        if numel < 0:
             return None
         known = self.declared.get(key)
         if known is None:

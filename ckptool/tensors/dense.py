@@ -39,14 +39,12 @@ def rebuild_tensor(node: Opaque) -> TensorRef:
 
 def rebuild_tensor_v2(node: Opaque) -> TensorRef:
     storage, offset, shape, stride, requires_grad, _hooks, *metadata = arguments(node, 6, 7)
-    return strided(node, storage, offset, shape, stride, requires_grad, metadata=metadata)
+    return strided(node, storage, offset, shape, stride, requires_grad, None, *metadata)
 
 
 def rebuild_tensor_v3(node: Opaque) -> TensorRef:
     storage, offset, shape, stride, requires_grad, _hooks, dtype, *metadata = arguments(node, 7, 8)
-    return strided(
-        node, storage, offset, shape, stride, requires_grad, dtype_in(dtype), metadata=metadata
-    )
+    return strided(node, storage, offset, shape, stride, requires_grad, dtype_in(dtype), *metadata)
 
 
 def strided(
@@ -57,9 +55,9 @@ def strided(
     stride: Node,
     requires_grad: Node = False,
     dtype: DType | None = None,
-    *,
-    metadata: list[Node] | None = None,
+    metadata: Node = None,
 ) -> TensorRef:
+    """Return elements of one storage, checked as far as no storage is needed for it."""
     if type(storage) is PersistentId:
         raise TensorError("its storage is kept outside of this pickle")
     if type(storage) is not StorageRef:
@@ -70,18 +68,15 @@ def strided(
     if len(shape) != len(stride):
         raise TensorError(f"it has {len(shape)} dimensions and {len(stride)} strides")
     dtype = dtype or storage.dtype
-    data: Strided | NoData
     if storage.location == "meta":
-        data = NoData(stride)
-    else:
-        data = Strided(storage, offset, stride, *_bits(dtype, metadata[0] if metadata else None))
+        return TensorRef(dtype, shape, requires_grad is True, NoData(stride), node)
+    bits = _bits(dtype, metadata) if type(metadata) is dict else ()
+    data = Strided(storage, offset, stride, *bits)
     return TensorRef(dtype, shape, requires_grad is True, data, node)
 
 
-def _bits(dtype: DType, metadata: Node) -> tuple[bool, bool]:
+def _bits(dtype: DType, metadata: dict[Node, Node]) -> tuple[bool, bool]:
     """The conjugate and the negative bit, as `torch._utils.set_tensor_metadata` gets them."""
-    if type(metadata) is not dict:
-        return False, False
     is_conjugate, is_negative = metadata.get("conj") is True, metadata.get("neg") is True
     if (is_conjugate and dtype.kind != "complex") or (is_negative and dtype.kind == "bool"):
         raise TensorError(f"it has a conjugate or negative bit, which {dtype} has not")

@@ -94,7 +94,10 @@ def tensor_attributes(tensor: TensorRef) -> dict[Node, Node]:
     Its components are none of it, nor are the two marks of an `nn.Buffer`.
     """
     node = tensor.node
-    if node is None or not (node.has_state or node.callee in _WITH_STATE):
+    # The calls that have attributes among their arguments take four at most.
+    if node is None or (len(node.args) > _MOST_WITH_STATE and not node.has_state):
+        return {}
+    if not node.has_state and node.callee not in _WITH_STATE:
         return {}
     state = node.args[3] if len(node.args) == 4 else None
     found = _named(state) | _named(node.state)
@@ -113,6 +116,7 @@ def _named(state: Node) -> dict[Node, Node]:
     return attributes_in(state) or ({} if state in (None, {}) else {"__setstate__": state})
 
 
+_MOST_WITH_STATE: Final = 4
 _BUFFER_MARKS: Final = frozenset({"_is_buffer", "persistent"})
 
 

@@ -227,26 +227,25 @@ def check_bounds(tensor: TensorRef) -> None:
             if isinstance(part.value, TensorRef):
                 check_bounds(part.value)
     elif isinstance(data, Strided):
-        _check_storage(data.storage)
+        storage, size = data.storage, data.storage.nbytes
+        _check_storage(storage, size)
         end = tensor.dtype.nbytes_of(data.offset) + data.span_bytes(tensor.dtype, tensor.shape)
-        if end > data.storage.nbytes and 0 not in tensor.shape:
+        if end > size and 0 not in tensor.shape:
             raise TensorError(
-                f"reaches to byte {end:,} of storage {data.storage.key!r}, "
-                f"which has {data.storage.nbytes:,}",
-                storage_key=data.storage.key,
+                f"reaches to byte {end:,} of storage {storage.key!r}, which has {size:,}",
+                storage_key=storage.key,
             )
 
 
-def _check_storage(storage: StorageRef) -> None:
-    extent = storage.extent
+def _check_storage(storage: StorageRef, size: int) -> None:
+    extent = storage.extents.get(storage.key)
     if extent is None:
-        if storage.numel:
+        if size:
             raise TensorError(
                 f"storage {storage.key!r} is not in the file", storage_key=storage.key
             )
-    elif extent.size < storage.nbytes:
+    elif extent.size < size:
         raise TensorError(
-            f"storage {storage.key!r} should have {storage.nbytes:,} bytes; "
-            f"the file has {extent.size:,}",
+            f"storage {storage.key!r} should have {size:,} bytes; the file has {extent.size:,}",
             storage_key=storage.key,
         )
