@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import warnings
+from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,6 +125,73 @@ def test_a_whole_module_is_its_state_dict_and_the_buffers_that_it_leaves_out(
     assert {name: found.hashes[id(one)] for name, one in by_name.items()} == {
         name: content_hash(tensor) for name, tensor in expected.items()
     }
+
+
+class Holding(nn.Module):
+    """What is in no state_dict: a tensor, a list of modules, an optimizer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.count = torch.zeros(3)
+        self.others = [nn.Linear(1, 1)]
+        self.optimizer = torch.optim.Adam(self.layer.parameters())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.LSTM(2, 3, num_layers=2, bidirectional=True),
+        nn.TransformerEncoderLayer(4, 2, 4),
+        torch.fx.symbolic_trace(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))),
+        Holding(),
+    ],
+    ids=lambda module: type(module).__name__,
+)
+def test_a_whole_module_and_its_state_dict_have_one_fingerprint(
+    module: nn.Module, tmp_path: Path
+) -> None:
+    fingerprints = set()
+    for tree in (module, module.state_dict(), {"model": module, "epoch": 3}):
+        torch.save(tree, tmp_path / "t.pt")
+        with open_checkpoint(tmp_path / "t.pt") as checkpoint:
+            found = list_contents(checkpoint, with_hashes=True)
+        named = [one for one in found.entries if one.name is not None]
+        assert {one.name for one in named} == module.state_dict().keys()
+        fingerprints.add(found.fingerprint)
+    assert len(fingerprints) == 1
+    assert None not in fingerprints
+
+
+@pytest.mark.parametrize("slot", ["state", "keyed", "listed", "kwargs", "args", "set", "callee"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_tensor_is_found_wherever_an_object_keeps_it(
+    slot: str, protocol: int, tmp_path: Path
+) -> None:
+    torch.save({"x": Keeper(slot, torch.ones(7))}, tmp_path / "t.pt", pickle_protocol=protocol)
+    with open_checkpoint(tmp_path / "t.pt") as checkpoint:
+        shapes = [entry.tensor.shape for entry in checkpoint.entries if entry.tensor]
+    assert shapes == [(7,)]
+
+
+class Keeper:
+    """Keeps a tensor in the part of its pickle that it is asked to."""
+
+    def __init__(self, slot: str, tensor: torch.Tensor) -> None:
+        self.slot, self.tensor = slot, tensor
+
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        held = self.tensor
+        whole: dict[str, tuple[object, ...]] = {
+            "state": (OrderedDict, (), {"hidden": held}),
+            "keyed": (dict, (), None, None, iter([("a", held)])),
+            "listed": (list, (), None, iter([held])),
+            "kwargs": (copyreg.__newobj_ex__, (Keeper, (), {"tensor": held})),  # type: ignore[attr-defined]
+            "args": (Keeper, ("args", held)),
+            "set": (set, ([held],)),
+            "callee": (partial(Keeper, tensor=held), ("callee",)),
+        }
+        return whole[self.slot]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

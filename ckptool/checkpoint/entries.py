@@ -140,9 +140,10 @@ class _Walk:
         return None if held is None else self._frame(entry, held, is_attribute)
 
     def _frame(self, entry: Entry, held: Held, is_attribute: bool) -> _Frame:
-        keys = entry.keys
+        keys, owner = entry.keys, entry.module_type
         below = (
-            Entry((*keys, key), node, "attribute" if is_attribute else None) for key, node in held
+            Entry((*keys, key), node, "attribute" if is_attribute else None, None, owner)
+            for key, node in held
         )
         return _Frame(entry.node, keys, below, is_attribute=is_attribute)
 

@@ -21,6 +21,8 @@ class ObjectKey(NamedTuple):
 
 def display(keys: KeyPath) -> str:
     """Return the path as it is shown: `/` between keys, a `/` or `\\` inside one escaped."""
+    if len(keys) == 1:
+        return _escaped(keys[0])
     return "/".join([_escaped(key) for key in keys])
 
 

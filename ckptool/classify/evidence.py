@@ -115,7 +115,7 @@ def _classified(
 
 def _by_module(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     """A module that was saved whole keeps its parameters and buffers apart."""
-    if entry.member is None:
+    if entry.member is None or entry.module_type is None:
         return None
     if entry.member == "attribute":
         return Verdict("tensor", "module", True)
@@ -220,11 +220,16 @@ def _optimizer(kept: Mapping[Node, Node]) -> _Optimizer:
     """Read an optimizer; `param_names` is there if it was built from `named_parameters()`."""
     groups = [mapping_of(group) or {} for group in sequence_of(kept.get("param_groups")) or ()]
     names = (name for group in groups for name in sequence_of(group.get("param_names")) or ())
-    indices = (index for group in groups for index in sequence_of(group.get("params")) or ())
+    updated = (one for group in groups for one in sequence_of(group.get("params")) or ())
     state = mapping_of(kept.get("state")) or {}
     return _Optimizer(
         frozenset(name for name in names if type(name) is str),
-        tuple(_shape_of_state(state.get(index)) for index in indices if type(index) is int),
+        # An optimizer that was pickled itself has the parameters, its state_dict their numbers.
+        tuple(
+            one.shape if type(one) is TensorRef else _shape_of_state(state.get(one))
+            for one in updated
+            if type(one) is TensorRef or type(one) is int
+        ),
     )
 
 

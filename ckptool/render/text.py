@@ -153,7 +153,7 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
                 Text(visible(root.path) or _TOP, "bold" if chosen else ""), Text(what + mark)
             )
     for state in checkpoint.training:
-        grid.add_row(Text(visible(state.path)), Text(_TRAINING_NAMES[state.kind]))
+        grid.add_row(Text(visible(state.path) or _TOP), Text(_TRAINING_NAMES[state.kind]))
     leaves = [entry for entry in checkpoint.entries if entry.tensor is None]
     shown = [entry for entry in leaves if unfold or _is_worth_a_line(entry, checkpoint)]
     if shorten:
