@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import builders, strategies
@@ -132,7 +132,6 @@ def test_every_command_ends_soon_and_in_little_memory(name: str, tmp_path: Path)
         assert (done.returncode == 2) == done.stderr.startswith(b"error: ")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(tree=strategies.trees(), data=st.data())
 def test_a_broken_pickle_in_a_sound_archive_ends_in_an_answer(
     tree: object, data: st.DataObject, tmp_path: Path
