@@ -39,7 +39,7 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is and what every tensor in it is.
 
-    Nothing in the file is run, and no tensor data is read.
+    Nothing in the file is run, and no tensor data is read unless hashes are asked for.
 
     Examples:
 

@@ -6,6 +6,7 @@ first bytes. A reader is imported when a file is of its format: most files are t
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -59,9 +60,7 @@ def _read_stream(source: FileSource, head: bytes, limits: Limits) -> Container:
     except PickleStreamError as error:
         if head.startswith(b"\x80"):
             raise
-        raise NotACheckpointError(
-            f"its first bytes, {head[:8]!r}, begin no format that is known"
-        ) from error
+        raise NotACheckpointError(_name_unknown(head)) from error
     if _DCP_METADATA in container.globals:
         raise UnsupportedFormatError(
             "the metadata of a torch.distributed.checkpoint directory", supported=SUPPORTED
@@ -116,6 +115,7 @@ _OTHERS: Final = {
 _LFS_POINTER = re.compile(rb"version https://git-lfs[^\n]*\noid sha256:(\w+)\nsize (\d+)")
 _TITLE = re.compile(rb"<title[^>]*>\s*(.*?)\s*</title", re.IGNORECASE | re.DOTALL)
 _S3_CODE = re.compile(rb"<Code>(\w+)</Code>")
+_TEXT_SHOWN = 40
 _TAR_MAGIC_AT = 257
 _TAR_BLOCK = 512
 _TAR_MEMBERS = 16
@@ -140,6 +140,18 @@ def _refuse_by_content(source: FileSource, head: bytes) -> None:
     if head[_TAR_MAGIC_AT:].startswith(b"ustar"):
         _refuse_tar(source)
     _refuse_text(head)
+
+
+def _name_unknown(head: bytes) -> str:
+    try:
+        # Not all at once: the last character can be cut in two.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        text = ""
+    if not text or not text.replace("\n", "").replace("\r", "").replace("\t", "").isprintable():
+        return f"its first bytes, {head[:8]!r}, begin no format that is known"
+    first = text.strip().partition("\n")[0][:_TEXT_SHOWN]
+    return f"a {'JSON' if first[:1] in ('{', '[') else 'text'} file that begins with {first!r}"
 
 
 def _refuse_tar(source: FileSource) -> None:
