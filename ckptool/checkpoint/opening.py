@@ -11,7 +11,15 @@ from typing import Self
 from ckptool.checkpoint.containers import mapping_of
 from ckptool.checkpoint.entries import Entry, list_entries
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
-from ckptool.checkpoint.roots import Root, Survey, TrainingState, choose_root, find_root, survey
+from ckptool.checkpoint.roots import (
+    Root,
+    Survey,
+    TrainingState,
+    choose_root,
+    find_root,
+    shortened,
+    survey,
+)
 from ckptool.errors import InputError, NotACheckpointError, about
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.sniff import read_container
@@ -78,7 +86,7 @@ class Checkpoint:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know, though it is no error."""
         if self.root is None and self.roots:
-            fits = ", ".join(root.path or "the top" for root in self.roots)
+            fits = shortened([root.path for root in self.roots])
             return (*self.container.warnings, f"several roots fit: {fits}; choose one with --root")
         return self.container.warnings
 

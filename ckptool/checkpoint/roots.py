@@ -14,7 +14,7 @@ from ckptool.errors import EntryNotFoundError
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Root", "Survey", "TrainingState", "choose_root", "find_root", "survey"]
+__all__ = ["Root", "Survey", "TrainingState", "choose_root", "find_root", "shortened", "survey"]
 
 # Where frameworks keep them: state_dict, model_state_dict, model, model_ema, net, netG, module.
 _STATE_DICT_NAME = re.compile(
@@ -93,7 +93,8 @@ def survey(tree: Node) -> Survey:
     roots: dict[KeyPath, Root] = {}
     training: dict[KeyPath, TrainingState] = {}
     descent = Descent()
-    seen: dict[int, Root | None] = {}
+    # With the nodes themselves, so that no later one can have the identity of one that is gone.
+    seen: dict[int, tuple[Node, Root | None]] = {}
     pending: list[tuple[KeyPath, Node]] = [((), tree)]
     while pending:
         keys, node = pending.pop()
@@ -103,14 +104,14 @@ def survey(tree: Node) -> Survey:
             continue
         if id(node) not in seen:
             held = descent.into(node) or []
-            seen[id(node)] = _root(node, held, keys)
+            seen[id(node)] = node, _root(node, held, keys)
             if not is_module(node) and not _is_pairs(held):
                 pending.extend(
                     ((*keys, key), value)
                     for key, value in reversed(held)
                     if not _is_plain_tensor(value) and not is_extra_state(key)
                 )
-        known = seen[id(node)]
+        _, known = seen[id(node)]
         if known is not None:
             roots[keys] = replace(known, keys=keys)
     return Survey(roots, training)
@@ -176,19 +177,22 @@ def find_root(tree: Node, path: str) -> Root:
         below = [(key, value) for key, value in held if display_key(key) == part]
         if len(below) != 1:
             candidates = [display((*keys, key)) for key, _ in held]
-            why = "several keys are shown like that" if below else _what_there_is(candidates)
+            why = "it has no keys" if not held else f"there are: {shortened(candidates)}"
+            if below:
+                why = "several keys are shown like that"
             raise EntryNotFoundError(f"the root {path!r}", candidates=candidates, hint=why)
         [(key, node)] = below
         keys = (*keys, key)
     held = descent.into(node) or []
     if keys and not held and not is_module(node):
-        raise EntryNotFoundError(f"the root {path!r}", hint="that is a leaf and holds no tensors")
+        raise EntryNotFoundError(f"the root {path!r}", hint="that is a leaf, nothing that holds tensors")
     return _root(node, held, keys) or Root(keys, node, 0)
 
 
-def _what_there_is(paths: Sequence[str]) -> str:
+def shortened(paths: Sequence[str]) -> str:
+    """Return the first paths, and how many there are besides."""
     more = f" and {len(paths) - _SUGGESTED:,} more" if len(paths) > _SUGGESTED else ""
-    return f"there are: {', '.join(paths[:_SUGGESTED])}{more}" if paths else "it has no keys"
+    return f"{', '.join(path or '/' for path in paths[:_SUGGESTED])}{more}"
 
 
 def _split(path: str) -> list[str]:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from ckptool.cli import reading
 from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
-from ckptool.errors import CkptoolError
+from ckptool.errors import CkptoolError, OutputError
 
 __all__ = ["app", "main"]
 
@@ -43,12 +43,19 @@ class _Program(TyperGroup):
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
         try:
             with failures_to_write():
-                return super().invoke(ctx)
+                return self._answer(ctx)
         except BrokenPipeError as error:
             raise typer.Exit(_PIPE_CLOSED) from error
+        except OutputError as error:
+            print_error(str(error), error.hint)
+            raise typer.Exit(_FAILED) from error
+
+    def _answer(self, ctx: Any) -> Any:
+        arguments = [*getattr(ctx, "_protected_args", ()), *ctx.args]
+        try:
+            return super().invoke(ctx)
         except CkptoolError as error:
             if "--json" in arguments:
                 from ckptool.render.json import error_document

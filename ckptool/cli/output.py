@@ -36,8 +36,9 @@ def prepare() -> None:
 
     A process can also be started without any output (`>&-`); what it says then goes nowhere.
     """
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it is the output until the end
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - open until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -57,8 +58,10 @@ def flush() -> None:
 def failures_to_write() -> Iterator[None]:
     """Raise OutputError for output that cannot be written; BrokenPipeError stays what it is."""
     try:
-        yield
-        flush()
+        try:
+            yield
+        finally:
+            flush()
     except OSError as error:
         # The interpreter would try again at its exit with what is still held back.
         nowhere = os.open(os.devnull, os.O_WRONLY)

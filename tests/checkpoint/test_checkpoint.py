@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ckptool.checkpoint.entries import Cycle
 from ckptool.checkpoint.globals import is_known_global
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
+from ckptool.checkpoint.roots import find_root
 from ckptool.errors import EntryNotFoundError, LimitExceededError, TensorError
 from ckptool.pickling import nodes
 from ckptool.pickling.limits import Limits
@@ -263,6 +264,33 @@ def test_any_subtree_can_be_chosen_as_the_root(tmp_path: Path) -> None:
     with pytest.raises(EntryNotFoundError) as caught:
         opened(tmp_path, tree, root="a\\/b/nothing")
     assert caught.value.candidates == ("a\\/b/c",)
+
+
+@given(names=st.lists(st.text(max_size=4), min_size=1, max_size=3))
+def test_a_root_is_found_by_the_path_that_is_shown(names: list[str]) -> None:
+    assume(display(tuple(names)) not in ("", "/"))  # both are the top
+    tree: dict[str, object] = {"leaf": 1}
+    for name in reversed(names):
+        tree = {f"{name}?": tree, name: tree}
+    assert find_root(tree, display(tuple(names))).keys == tuple(names)
+
+
+def test_a_root_that_two_keys_could_mean_is_refused() -> None:
+    with pytest.raises(EntryNotFoundError) as caught:
+        find_root({0: {"a": 1}, "0": {"a": 1}}, "0")
+    assert caught.value.hint == "several keys are shown like that"
+
+
+def test_a_leaf_is_no_root(tmp_path: Path) -> None:
+    for path in ("epoch", "model/a"):
+        with pytest.raises(EntryNotFoundError, match="leaf"):
+            opened(tmp_path, {"model": state("a"), "epoch": 1}, root=path)
+
+
+def test_training_state_can_be_the_root_that_is_asked_for(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path, {"model": state("a"), "opt": OPTIMIZER}, root="opt")
+    names = [checkpoint.name_of(entry) for entry in checkpoint.entries if entry.tensor]
+    assert any(name and name.startswith("state/") for name in names)
 
 
 def test_a_root_can_lie_inside_an_object(tmp_path: Path) -> None:
