@@ -185,7 +185,9 @@ def find_root(tree: Node, path: str) -> Root:
         keys = (*keys, key)
     held = descent.into(node) or []
     if keys and not held and not is_module(node):
-        raise EntryNotFoundError(f"the root {path!r}", hint="that is a leaf, nothing that holds tensors")
+        raise EntryNotFoundError(
+            f"the root {path!r}", hint="that is a leaf, nothing that holds tensors"
+        )
     return _root(node, held, keys) or Root(keys, node, 0)
 
 

@@ -24,7 +24,9 @@ __all__ = ["is_torchscript", "read_torchscript"]
 
 _PICKLES = ".pkl"
 _CODE = "code/"
-_NO_STORAGES = (_CODE, "extra/", ".data/")
+# The inputs that a module was traced with are kept without their bytes.
+_TRACED_INPUTS = "traced_inputs.pkl"
+_NO_STORAGES = (_CODE, "extra/", ".data/", "traced_inputs/")
 _MANY_SOURCE_BYTES = 1 << 26
 
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:  .*\n?|\n)*)", re.MULTILINE)
@@ -49,7 +51,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
     table = StorageTable(extents, byteorder)
     pickles: dict[str, Pickle] = {}
     for name, extent in archive.records.items():
-        if name.endswith(_PICKLES) and "/" not in name:
+        if name.endswith(_PICKLES) and "/" not in name and name != _TRACED_INPUTS:
             pickles[name] = read_pickle(
                 read_record(extent, limits),
                 calls={**REBUILD_CALLS, **_TYPED_LISTS},

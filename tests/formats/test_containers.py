@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool import open_checkpoint, read_bytes
+from ckptool import list_contents, open_checkpoint, overview, read_bytes
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.errors import (
     ArchiveError,
@@ -307,6 +307,18 @@ def test_a_script_module_may_hold_what_python_writes_otherwise(tmp_path: Path) -
         "wide": ("uint16", "strided"),
         "meta": ("float32", "strided"),
     }
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_inputs_that_a_module_was_traced_with_are_no_part_of_it(tmp_path: Path) -> None:
+    traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        torch.nn.Linear(2, 3), torch.ones(4, 2)
+    )
+    traced.save(tmp_path / "net.pt")
+    with open_checkpoint(tmp_path / "net.pt") as checkpoint:
+        found = overview(list_contents(checkpoint))
+    assert {one.name for one in found.entries} == {"weight", "bias"}
+    assert found.sizes.unreferenced == ()
 
 
 def test_a_compressed_package_is_read_and_what_is_no_pickle_is_named(tmp_path: Path) -> None:
