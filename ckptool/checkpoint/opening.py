@@ -184,11 +184,11 @@ def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
 def _name_in(root: Root, keys: KeyPath) -> str:
     """The name of an entry in its root; where that is a list of pairs, the first half."""
     inside = keys[len(root.keys) :]
-    if len(inside) == 1:
-        return display_key(inside[0])
-    if root.is_pairs and len(inside) == 2 and inside[1] == 1:
-        name: str = root.node[inside[0]][0]
-        return name
+    match inside:
+        case (key,):
+            return display_key(key)
+        case (int() as index, 1) if root.pairs is not None and index < len(root.pairs):
+            return root.pairs[index][0]
     return display(inside)
 
 

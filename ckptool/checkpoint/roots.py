@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.checkpoint.containers import Descent, Held
+from ckptool.checkpoint.containers import Descent, Held, sequence_of
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
 from ckptool.checkpoint.modules import is_extra_state, is_module
 from ckptool.checkpoint.training import RNG_DTYPE, TrainingKind, training_kind
@@ -28,13 +28,13 @@ _SUGGESTED = 8
 class Root:
     """A subtree that can be a state_dict: `tensors` directly below it, or a whole module.
 
-    `is_pairs` says that it is a list of names with their tensors, and not a mapping.
+    In a list of `(name, tensor)` pairs the tensors have the names that stand beside them.
     """
 
     keys: KeyPath
     node: Node
     tensors: int
-    is_pairs: bool = False
+    pairs: Sequence[tuple[str, TensorRef]] | None = None
 
     @property
     def path(self) -> str:
@@ -105,7 +105,7 @@ def survey(tree: Node) -> Survey:
         if id(node) not in seen:
             held = descent.into(node) or []
             seen[id(node)] = node, _root(node, held, keys)
-            if not is_module(node) and not _is_pairs(held):
+            if not is_module(node) and not _is_pairs(node):
                 pending.extend(
                     ((*keys, key), value)
                     for key, value in reversed(held)
@@ -121,8 +121,9 @@ def _root(node: Node, held: Held, keys: KeyPath) -> Root | None:
     """The node as a candidate: a module, tensors directly below it, or a tensor that is all."""
     if is_module(node) or (type(node) is TensorRef and not keys):
         return Root(keys, node, 1)
-    if _is_pairs(held):
-        return Root(keys, node, len(held), is_pairs=True)
+    if _is_pairs(node):
+        pairs = sequence_of(node) or ()
+        return Root(keys, node, len(pairs), pairs)
     own = sum(
         1
         for key, value in held
@@ -137,15 +138,15 @@ def _is_plain_tensor(node: Node) -> bool:
     return type(node) is TensorRef and node.dtype is not RNG_DTYPE
 
 
-def _is_pairs(held: Held) -> bool:
+def _is_pairs(node: Node) -> bool:
     """Whether a list holds `(name, tensor)` pairs, as `list(state_dict.items())` does."""
-    return bool(held) and all(
-        type(key) is int
-        and type(item) is tuple
+    items = sequence_of(node)
+    return bool(items) and all(
+        type(item) is tuple
         and len(item) == 2
         and type(item[0]) is str
         and type(item[1]) is TensorRef
-        for key, item in held
+        for item in items or ()
     )
 
 
@@ -198,7 +199,14 @@ def shortened(paths: Sequence[str]) -> str:
 
 
 def _split(path: str) -> list[str]:
+    """The keys of a displayed path, without what escapes a `/` or `\\` inside them."""
     if path in ("", "/"):
         return []
-    parts = re.findall(r"(?:[^/\\]|\\.)+|(?<![^/])(?=/|$)", path, re.DOTALL)
-    return [re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL) for part in parts]
+    parts = [""]
+    characters = iter(path)
+    for character in characters:
+        if character == "/":
+            parts.append("")
+        else:
+            parts[-1] += next(characters, "") if character == "\\" else character
+    return parts
