@@ -181,6 +181,8 @@ def _from_strides(
     if extent is None or 0 in tensor.shape:
         return
     itemsize = tensor.dtype.itemsize
+    if tensor.dtype.per_item > 1:
+        raise TensorError("several of its elements share a byte, and they do not lie in a row")
     if tensor.nbytes > max(_REPEATED_BYTES, extent.size):
         # With a stride of 0 a few bytes stand for any number of elements.
         raise LimitExceededError(

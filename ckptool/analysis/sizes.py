@@ -22,7 +22,6 @@ __all__ = [
     "measure",
     "measure_roots",
     "ties",
-    "total_name",
 ]
 
 TotalName: TypeAlias = Literal[
@@ -94,10 +93,10 @@ def measure(checkpoint: Checkpoint, classified: Sequence[ClassifiedEntry]) -> Si
 
 
 def measure_roots(checkpoint: Checkpoint) -> dict[KeyPath, Total]:
-    """Return what is below each root, training state and other roots included, by its key path."""
+    """Return what each root holds, other roots inside it included, by its key path."""
     below: dict[KeyPath, list[Entry]] = defaultdict(list)
     for entry in checkpoint.entries:
-        for root in checkpoint.survey.roots_above(entry.keys):
+        for root in checkpoint.roots_of(entry):
             below[root.keys].append(entry)
     return {keys: _total(entry.tensor for entry in entries) for keys, entries in below.items()}
 
@@ -128,7 +127,7 @@ def _place(tensor: TensorRef) -> tuple[object, ...] | None:
     return (data.storage.key, tensor.dtype, tensor.shape, *data[1:])
 
 
-def total_name(classified: ClassifiedEntry) -> TotalName:
+def _total_name(classified: ClassifiedEntry) -> TotalName:
     """Return the total that an entry counts towards."""
     if classified.role == "parameter":
         return "parameters"
@@ -145,7 +144,7 @@ def _totals(classified: Iterable[ClassifiedEntry]) -> dict[TotalName, Total]:
     groups: dict[TotalName, list[ClassifiedEntry]] = defaultdict(list)
     for one in classified:
         if one.name is not None:
-            groups[total_name(one)].append(one)
+            groups[_total_name(one)].append(one)
     totals = {name: _total(one.entry.tensor for one in group) for name, group in groups.items()}
     if "extra_state" in groups:
         # However many tensors an extra state is made of, it is one.

@@ -107,10 +107,9 @@ def _comparable(values: NDArray[Any], dtype: DType) -> NDArray[Any]:
     """Integers as they are, complex numbers as their magnitudes, the rest as float64."""
     import numpy as np
 
-    if dtype.name == "complex32":
-        values = values.astype(np.float64).view(np.complex128)
     if dtype.kind == "complex":
-        magnitudes: NDArray[Any] = np.abs(values).astype(np.float64)
+        pairs = values if dtype.name == "complex32" else values.view(values.real.dtype)
+        magnitudes: NDArray[Any] = np.abs(pairs.astype(np.float64).view(np.complex128))
         return magnitudes
     if dtype.kind in ("int", "uint"):
         return values

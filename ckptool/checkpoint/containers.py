@@ -100,17 +100,26 @@ class Descent:
         """Items by key or index; attributes and arguments only where they hold tensors."""
         if read_array(node) is not None or literal(node) is not node:
             return None
-        items = _by_key(mapping_of(node) or {})
-        items += self._by_index(node.listed or ()) + self._by_index(node.added or ())
+        items, others = self._items(node)
         parts = _parts(node) if self._holds_tensors(node) else {}
         if items:
             # What else it has goes under names of its own, where no item can be in its way.
-            return items + [
-                (label, part)
-                for label, part in parts.items()
-                if any(self._holds_tensors(child) for child in children(part))
-            ]
+            held = ((label, part) for label, part in parts.items() if self._holds_any(part))
+            return [*items, *others, *held]
         return [pair for part in parts.values() for pair in _by_either(part)] or None
+
+    def _items(self, node: Opaque) -> tuple[Held, Held]:
+        """The items by key or index; those by index apart where they would be taken for keys."""
+        mapping = mapping_of(node)
+        listed = [("__listed__", node.listed), ("__added__", node.added)]
+        if mapping:
+            return _by_key(mapping), [(label, group) for label, group in listed if group]
+        if node.listed and node.added:
+            return list(enumerate(node.listed)), [("__added__", node.added)]
+        return self._by_index(node.listed or node.added or ()), []
+
+    def _holds_any(self, part: Node) -> bool:
+        return any(self._holds_tensors(child) for child in children(part))
 
     def _by_index(self, items: Collection[Node]) -> Held:
         if id(items) in self._scalar_lists:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import Self
 
@@ -95,22 +96,27 @@ class Checkpoint:
 
         The chosen root goes before those that were not chosen, an inner one before an outer one.
         """
-        if entry.member == "attribute" or (entry.keys and entry.keys[0] in self.container.beside):
+        chosen, keys = self.root, entry.keys
+        is_plain = entry.member is None and not self.container.beside and not self.survey.training
+        if is_plain and chosen is not None and keys[: len(chosen.keys)] == chosen.keys:
+            return chosen, _name_in(chosen, keys)
+        inside = list(self.roots_of(entry))
+        if not inside:
             return None
-        root = self._root_above(entry.keys)
-        if root is None:
-            return None
-        if self.survey.training:
-            state = self.training_of(entry)
-            if state is not None and len(state.keys) > len(root.keys):
-                return None
-        return root, _name_in(root, entry.keys)
+        root = chosen if chosen is not None and chosen in inside else inside[0]
+        return root, _name_in(root, keys)
 
-    def _root_above(self, keys: KeyPath) -> Root | None:
-        chosen = self.root
-        if chosen is not None and keys[: len(chosen.keys)] == chosen.keys:
-            return chosen
-        return next(self.survey.roots_above(keys), None)
+    def roots_of(self, entry: Entry) -> Iterator[Root]:
+        """Yield the roots that an entry is in, the innermost first.
+
+        An attribute is in none, nor is what stands beside the tree, or training state in a root.
+        """
+        if entry.member == "attribute" or (entry.keys and entry.keys[0] in self.container.beside):
+            return
+        state = self.training_of(entry) if self.survey.training else None
+        for root in self.survey.roots_above(entry.keys):
+            if state is None or len(state.keys) <= len(root.keys):
+                yield root
 
     def name_of(self, entry: Entry) -> str | None:
         """Return an entry's name in the chosen root, None outside of it."""
@@ -200,8 +206,10 @@ def _refuse_directory(path: Path) -> NotACheckpointError:
     if ".metadata" in names:
         return NotACheckpointError("a torch.distributed.checkpoint directory, not read yet")
     if "data.pkl" in names:
+        whole = path.resolve()
         return NotACheckpointError(
             "an unpacked one",
-            hint=f"zip it again: cd {path.parent} && zip -0 -r new.pt {path.name}",
+            hint=f"zip it again: cd {quote(str(whole.parent))} && "
+            f"zip -0 -r new.pt {quote(whole.name)}",
         )
     return NotACheckpointError("a directory", hint="name the file inside it")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ckptool.checkpoint.containers import Descent, Held, sequence_of
+from ckptool.checkpoint.containers import Descent, Held, attributes_of, sequence_of
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
 from ckptool.checkpoint.modules import is_extra_state, is_module
 from ckptool.checkpoint.training import RNG_DTYPE, TrainingKind, training_kind
@@ -77,8 +77,8 @@ class Survey:
                 yield root
 
     def training_above(self, keys: KeyPath) -> TrainingState | None:
-        """Return the training state that a key path leads into."""
-        for length in range(len(keys) + 1):
+        """Return the training state that a key path leads into, the innermost."""
+        for length in range(len(keys), -1, -1):
             state = self.training.get(keys[:length])
             if state is not None:
                 return state
@@ -101,6 +101,10 @@ def survey(tree: Node) -> Survey:
         kind = training_kind(keys, node)
         if kind is not None:
             training[keys] = TrainingState(keys, kind, node)
+            # A scheduler that was pickled itself has its optimizer with it.
+            optimizer = attributes_of(node).get("optimizer")
+            if training_kind((), optimizer) == "optimizer":
+                pending.append(((*keys, "optimizer"), optimizer))
             continue
         if id(node) not in seen:
             held = descent.into(node) or []
@@ -141,12 +145,14 @@ def _is_plain_tensor(node: Node) -> bool:
 def _is_pairs(node: Node) -> bool:
     """Whether a list holds `(name, tensor)` pairs, as `list(state_dict.items())` does."""
     items = sequence_of(node)
-    return bool(items) and all(
+    if not items:
+        return False
+    return all(
         type(item) is tuple
         and len(item) == 2
         and type(item[0]) is str
         and type(item[1]) is TensorRef
-        for item in items or ()
+        for item in items
     )
 
 

@@ -157,11 +157,11 @@ def _by_metadata(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     return None
 
 
-def _by_statistics(_entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
+def _by_statistics(entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     """Mean and variance under one module, or a 0-d integer counter, are normalisation state."""
     if name.leaf in _STATISTICS and _has_statistics(name.module, scope):
         return Verdict("buffer", "name", False, True)
-    if name.leaf == _COUNTER and scope.names[name.whole].shape == ():
+    if name.leaf == _COUNTER and entry.tensor is not None and entry.tensor.shape == ():
         return Verdict("buffer", "name", False, True)
     return None
 

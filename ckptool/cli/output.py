@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = [
     "failures_to_write",
     "flush",
-    "is_terminal",
     "prepare",
     "print_error",
     "print_json",
     "print_lines",
     "print_rich",
     "print_warnings",
+    "terminal_width",
 ]
 
 # Wide enough that nothing is wrapped or cut where no terminal says how wide it is.
@@ -44,9 +44,13 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def is_terminal() -> bool:
-    """Whether a person reads the output; FORCE_COLOR makes no pipe one."""
-    return sys.stdout.isatty()
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None in a pipe, which FORCE_COLOR makes no terminal."""
+    if not sys.stdout.isatty():
+        return None
+    from rich.console import Console
+
+    return Console().width
 
 
 def flush() -> None:
@@ -95,8 +99,7 @@ def print_rich(renderable: RenderableType, *, no_color: bool) -> None:
         emoji=False,
         soft_wrap=False,
     )
-    if not is_terminal():
-        console.width = _PIPE_WIDTH
+    console.width = terminal_width() or _PIPE_WIDTH
     with console.capture() as captured:
         console.print(renderable)
     # A table fills its lines with blanks up to its width; nobody wants them in a pipe.

@@ -9,7 +9,7 @@ import typer
 from ckptool.analysis.overview import Contents, list_contents, overview
 from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
 from ckptool.cli.options import AsJson, Match, NoColor, PathArgument, RoleOption, RootOption
-from ckptool.cli.output import is_terminal, print_json, print_lines, print_rich, print_warnings
+from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings, terminal_width
 from ckptool.cli.progress import ProgressBar
 
 __all__ = ["inspect", "list_tensors", "show"]
@@ -56,7 +56,7 @@ def inspect(
         else:
             from ckptool.render.text import inspection
 
-            view = inspection(overview(found), unfold=unfold, as_tree=tree, shorten=is_terminal())
+            view = inspection(overview(found), unfold=unfold, as_tree=tree, width=terminal_width())
             print_rich(view, no_color=no_color)
             print_warnings(checkpoint.warnings)
 

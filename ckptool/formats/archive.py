@@ -244,7 +244,7 @@ def _zip64(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
             wide = iter(struct.unpack_from(f"<{min(length, len(extra) - at) // 8}Q", extra, at))
             try:
                 return [next(wide) if field == _IN_EXTRA_32 else field for field in fields]
-            except (StopIteration, RuntimeError):
+            except StopIteration:
                 break
         at += length
     raise ArchiveError("its ZIP64 sizes are missing", record=_text(name))

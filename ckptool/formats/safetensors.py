@@ -24,9 +24,9 @@ from ckptool.tensors.refs import (
     row_major_stride,
 )
 
-__all__ = ["METADATA", "is_safetensors", "read_safetensors"]
+__all__ = ["is_safetensors", "read_safetensors"]
 
-METADATA: Final = "__metadata__"
+_METADATA: Final = "__metadata__"
 _LENGTH_BYTES = 8
 # A length of a terabyte is none; text that has a brace at this place has letters before it.
 _LARGEST_LENGTH_BYTES = 5
@@ -54,7 +54,7 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
     tree: dict[str, Any] = {}
     for name, facts in header.items():
         tree[name] = (
-            _metadata(facts) if name == METADATA else _tensor(name, facts, source, start, extents)
+            _metadata(facts) if name == _METADATA else _tensor(name, facts, source, start, extents)
         )
     _check_coverage(extents, start, source.size)
     return Container(
@@ -88,7 +88,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _metadata(facts: Any) -> dict[str, str]:
     if not isinstance(facts, dict) or not all(isinstance(text, str) for text in facts.values()):
-        raise ArchiveError("is not a table of strings", record=METADATA)
+        raise ArchiveError("is not a table of strings", record=_METADATA)
     return facts
 
 

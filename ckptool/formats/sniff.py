@@ -19,9 +19,9 @@ from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global
 from ckptool.sources import FileSource
 
-__all__ = ["SUPPORTED", "read_container"]
+__all__ = ["read_container"]
 
-SUPPORTED: Final = (
+_SUPPORTED: Final = (
     "torch.save zip and legacy files",
     "TorchScript",
     "torch.package",
@@ -63,7 +63,7 @@ def _read_stream(source: FileSource, head: bytes, limits: Limits) -> Container:
         raise NotACheckpointError(_name_unknown(head)) from error
     if _DCP_METADATA in container.globals:
         raise UnsupportedFormatError(
-            "the metadata of a torch.distributed.checkpoint directory", supported=SUPPORTED
+            "the metadata of a torch.distributed.checkpoint directory", supported=_SUPPORTED
         )
     return container
 
@@ -84,7 +84,7 @@ def _read_zip(source: FileSource, limits: Limits) -> Container:
         return read_torch_package(source, archive, limits)
     names = list(archive.records)
     if "archive_format" in names or "serialized_exported_program.json" in names:
-        raise UnsupportedFormatError("a program of torch.export (.pt2)", supported=SUPPORTED)
+        raise UnsupportedFormatError("a program of torch.export (.pt2)", supported=_SUPPORTED)
     inside = [name for name in names if _CHECKPOINT_NAME.search(name)]
     if inside:
         raise NotACheckpointError(
@@ -158,7 +158,7 @@ def _refuse_tar(source: FileSource) -> None:
     if {"storages", "tensors", "pickle"} <= set(_names_in_tar(source)):
         raise UnsupportedFormatError(
             "the tar that torch wrote before 0.1.10",
-            supported=SUPPORTED,
+            supported=_SUPPORTED,
             hint="load it with torch and save it anew: torch.save(torch.load(path), new_path)",
         )
     raise NotACheckpointError("a tar archive", hint="unpack it and open what is inside")

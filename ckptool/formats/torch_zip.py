@@ -14,10 +14,10 @@ from ckptool.sources import Extent, FileSource
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import ByteOrder
 
-__all__ = ["PICKLE", "STORAGES", "read_byteorder", "read_torch_zip"]
+__all__ = ["PICKLE", "read_byteorder", "read_torch_zip"]
 
 PICKLE = "data.pkl"
-STORAGES = "data/"
+_STORAGES = "data/"
 _BYTEORDER = "byteorder"
 _OWN_RECORDS = frozenset(
     {PICKLE, _BYTEORDER, "version", ".format_version", ".storage_alignment",
@@ -29,9 +29,9 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
     """Read a zip checkpoint: its pickle, and where its storages are."""
     byteorder = read_byteorder(archive, limits)
     extents = {
-        name.removeprefix(STORAGES): extent
+        name.removeprefix(_STORAGES): extent
         for name, extent in archive.records.items()
-        if name.startswith(STORAGES) and name != STORAGES
+        if name.startswith(_STORAGES) and name != _STORAGES
     }
     table = StorageTable(extents, byteorder)
     data = read_record(archive.records[PICKLE], limits)
@@ -88,7 +88,7 @@ def _warn_of_others(archive: Archive) -> tuple[str, ...]:
     others = [
         name
         for name in archive.records
-        if name not in _OWN_RECORDS and not name.startswith(STORAGES) and not name.endswith("/")
+        if name not in _OWN_RECORDS and not name.startswith(_STORAGES) and not name.endswith("/")
     ]
     if not others:
         return ()

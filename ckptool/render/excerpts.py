@@ -6,7 +6,7 @@ from ckptool.analysis.excerpt import Excerpt
 
 __all__ = ["excerpt_text"]
 
-_COLUMNS = 100
+_COLUMNS = 80
 
 
 def excerpt_text(excerpt: Excerpt) -> str:

@@ -1,4 +1,4 @@
-"""Results as JSON data: the documents that `cli.md`'s readers rely on, every field always there."""
+"""Results as JSON data: the documents that scripts rely on, every field always there."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from ckptool.analysis.overview import Overview
-from ckptool.analysis.sizes import StorageUse, TotalName
+from ckptool.analysis.sizes import StorageUse, Total, TotalName
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
@@ -61,20 +61,21 @@ _FORMAT_NAMES: Final = {
 _LEAVES_SHOWN = 20
 _LEAF_CHARACTERS = 400
 _TOP = "/"
-_DEEPEST_BRANCH = 50
+_DEEPEST_BRANCH = 12
 
 
 def inspection(
-    overview: Overview, *, unfold: bool = False, as_tree: bool = False, shorten: bool = False
+    overview: Overview, *, unfold: bool = False, as_tree: bool = False, width: int | None = None
 ) -> Group:
     """Everything `inspect` says.
 
     Repeated layers, module attributes and settings of optimizers are folded unless `unfold` is
-    set; `shorten` cuts long lists and long values of leaves. Both say so.
+    set. On a terminal, which has a `width` in columns, long lists and long values of leaves are cut
+    too. All of it is said.
     """
     checkpoint = overview.checkpoint
     parts: list[RenderableType] = [_heading(overview)]
-    shorten = shorten and not unfold
+    shorten = width is not None and not unfold
     above = list(_above(overview, unfold, shorten))
     if above:
         parts += ["", *above]
@@ -84,9 +85,10 @@ def inspection(
         if as_tree:
             parts += ["", _tree(inside, checkpoint)]
         else:
-            parts += ["", *_table(inside, _title(checkpoint), checkpoint.root is not None, unfold)]
+            is_named = checkpoint.root is not None
+            parts += ["", *_table(inside, _title(checkpoint), is_named, unfold, width)]
     if outside:
-        parts += ["", *_table(outside, "outside the root", False, unfold)]
+        parts += ["", *_table(outside, "outside the root", False, unfold, width)]
     parts += ["", _totals(overview)]
     facts = list(_storage_facts(overview, shorten))
     if facts:
@@ -148,7 +150,8 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
         if root.keys or len(checkpoint.roots) > 1:
             chosen = root is checkpoint.root
             mark = "  <- root" if chosen else ""
-            what = "module" if is_module(root.node) else natural_count(root.tensors, "tensor")
+            total = overview.roots.get(root.keys, Total())
+            what = "module" if is_module(root.node) else natural_count(total.count, "tensor")
             grid.add_row(
                 Text(visible(root.path) or _TOP, "bold" if chosen else ""), Text(what + mark)
             )
@@ -188,30 +191,65 @@ def _leaf_text(entry: Entry) -> str:
 
 
 def _table(
-    entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool
+    entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool, width: int | None
 ) -> Iterator[RenderableType]:
     if title:
         yield Text(title, "bold")
+    rows = [_row(line) for line in _lines(entries, by_name, unfold)]
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    # On a narrow terminal the other columns give way to the names, and nothing is cut.
-    table.add_column("name", overflow="fold", no_wrap=True)
-    for heading in ("role", "dtype", "shape"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("bytes", justify="right", no_wrap=True)
-    table.add_column("evidence", overflow="fold")
-    for line in _lines(entries, by_name, unfold):
-        one = line.members[0]
-        tensor = one.entry.tensor
-        count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
-        table.add_row(
-            Text(visible(line.label) or _TOP).append(count, "bold"),
-            Text(natural_role(one), _ROLE_STYLES[one.role]),
-            "" if tensor is None else _dtype(tensor),
-            "" if tensor is None else _shape(tensor.shape),
-            natural_size(sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)),
-            _evidence(one),
-        )
+    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(_COLUMNS)]
+    for (heading, justify), (least, most) in zip(_COLUMNS, _widths(cells, width), strict=True):
+        table.add_column(heading, justify=justify, overflow="fold", min_width=least, max_width=most)
+    for row in rows:
+        table.add_row(*row)
     yield table
+
+
+def _widths(
+    cells: Sequence[Sequence[str]], width: int | None
+) -> list[tuple[int | None, int | None]]:
+    """The least and the most width of each column.
+
+    Where all is too wide, roles and evidence fold between their words, so that names have the
+    room; where even that is too wide, everything folds anywhere.
+    """
+    free: list[tuple[int | None, int | None]] = [(None, None)] * len(cells)
+    wanted = [max(map(len, column)) for column in cells]
+    if width is None or sum(wanted) + _GAP * len(wanted) <= width:
+        return free
+    for index in _FOLDED:
+        wanted[index] = max(len(word) for cell in cells[index] for word in cell.split())
+    if _NARROWEST_NAME + sum(wanted[1:]) + _GAP * len(wanted) > width:
+        return free
+    return [(None, None), *((most, most) for most in wanted[1:])]
+
+
+_GAP: Final = 2
+_NARROWEST_NAME: Final = 12
+_FOLDED: Final = (1, 5)
+_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
+    ("name", "left"),
+    ("role", "left"),
+    ("dtype", "left"),
+    ("shape", "left"),
+    ("bytes", "right"),
+    ("evidence", "left"),
+)
+
+
+def _row(line: Fold[ClassifiedEntry]) -> tuple[Text, ...]:
+    one = line.members[0]
+    tensor = one.entry.tensor
+    count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
+    nbytes = sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)
+    return (
+        Text(visible(line.label) or _TOP).append(count, "bold"),
+        Text(natural_role(one), _ROLE_STYLES[one.role]),
+        Text("" if tensor is None else _dtype(tensor)),
+        Text("" if tensor is None else _shape(tensor.shape)),
+        Text(natural_size(nbytes)),
+        Text(_evidence(one)),
+    )
 
 
 def _dtype(tensor: TensorRef) -> str:

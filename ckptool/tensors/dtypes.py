@@ -37,11 +37,6 @@ class DType:
         """Return how many bytes so many elements take."""
         return -(-numel // self.per_item) * self.itemsize
 
-    @property
-    def is_floating(self) -> bool:
-        """Whether its numbers can be NaN or infinite."""
-        return self.kind in ("float", "complex")
-
 
 def _table() -> dict[str, DType]:
     widths: dict[DTypeKind, dict[str, int]] = {
