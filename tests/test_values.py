@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from ckptool import open_checkpoint, read_bytes, read_elements, values
 from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.tensors.dtypes import DTYPES
-from ckptool.tensors.refs import TensorRef
+from ckptool.tensors.refs import Strided, TensorRef
 from ckptool.values import numpy_dtype
 from tests import builders, strategies
 from tests.builders import Storage, Tensor, torch_zip
@@ -159,6 +160,26 @@ def test_tensors_without_elements_of_their_own_say_so(tmp_path: Path) -> None:
             for read in (read_bytes, read_elements):
                 with pytest.raises(TensorError, match=problem):
                     list(read(entry.tensor))
+
+
+def test_elements_that_share_bytes_are_read_in_a_row_or_not_at_all(tmp_path: Path) -> None:
+    packed = DTYPES["quint4x2"]
+    plain = tensor_of(tmp_path / "t.pt", Tensor("uint8", (8,)))
+    assert isinstance(plain.data, Strided)
+    in_a_row = replace(plain, dtype=packed, shape=(4, 4), data=plain.data._replace(stride=(4, 1)))
+    assert b"".join(read_bytes(in_a_row)) == b"".join(read_bytes(plain))
+    turned = replace(in_a_row, data=plain.data._replace(stride=(1, 4)))
+    with pytest.raises(TensorError, match="share a byte"):
+        list(read_bytes(turned))
+
+
+def test_a_stride_of_zero_is_read_up_to_a_bound(tmp_path: Path) -> None:
+    call = builders.Call(
+        builders.Global("torch._utils", "_rebuild_tensor_v2"),
+        (Tensor("float32", (1,)).storage, 0, (1 << 40,), (0,), False, {}),
+    )
+    with pytest.raises(LimitExceededError):
+        list(read_bytes(tensor_of(tmp_path / "t.pt", call)))
 
 
 def test_an_empty_storage_needs_no_record(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -19,20 +19,12 @@ from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classify.roles import ClassifiedEntry
 from ckptool.render.escape import visible
-from ckptool.render.folding import Fold, fold
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.render.natural import natural_count, natural_role, natural_size
-from ckptool.tensors.refs import TensorRef
+from ckptool.render.table import ROLE_STYLES, TOP, dtype_text, shape_text, tensor_table
 
 __all__ = ["inspection"]
 
-_ROLE_STYLES: Final = {
-    "parameter": "cyan",
-    "buffer": "green",
-    "optimizer": "dim",
-    "extra-state": "magenta",
-    "tensor": "",
-}
 _TOTAL_NAMES: Final[dict[TotalName, tuple[str, str]]] = {
     "parameters": ("parameter", "parameters"),
     "persistent_buffers": ("persistent buffer", "persistent buffers"),
@@ -60,7 +52,6 @@ _FORMAT_NAMES: Final = {
 }
 _LEAVES_SHOWN = 20
 _LEAF_CHARACTERS = 400
-_TOP = "/"
 _DEEPEST_BRANCH = 12
 
 
@@ -86,9 +77,9 @@ def inspection(
             parts += ["", _tree(inside, checkpoint)]
         else:
             is_named = checkpoint.root is not None
-            parts += ["", *_table(inside, _title(checkpoint), is_named, unfold, width)]
+            parts += ["", *tensor_table(inside, _title(checkpoint), is_named, unfold, width)]
     if outside:
-        parts += ["", *_table(outside, "outside the root", False, unfold, width)]
+        parts += ["", *tensor_table(outside, "outside the root", False, unfold, width)]
     parts += ["", _totals(overview)]
     facts = list(_storage_facts(overview, shorten))
     if facts:
@@ -153,10 +144,10 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
             total = overview.roots.get(root.keys, Total())
             what = "module" if is_module(root.node) else natural_count(total.count, "tensor")
             grid.add_row(
-                Text(visible(root.path) or _TOP, "bold" if chosen else ""), Text(what + mark)
+                Text(visible(root.path) or TOP, "bold" if chosen else ""), Text(what + mark)
             )
     for state in checkpoint.training:
-        grid.add_row(Text(visible(state.path) or _TOP), Text(_TRAINING_NAMES[state.kind]))
+        grid.add_row(Text(visible(state.path) or TOP), Text(_TRAINING_NAMES[state.kind]))
     leaves = [entry for entry in checkpoint.entries if entry.tensor is None]
     shown = [entry for entry in leaves if unfold or _is_worth_a_line(entry, checkpoint)]
     if shorten:
@@ -165,7 +156,7 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
         text = _leaf_text(entry)
         if shorten and len(text) > _LEAF_CHARACTERS:
             text = f"{text[:_LEAF_CHARACTERS]} ... ({len(text):,} characters; --all shows them)"
-        grid.add_row(Text(visible(entry.path) or _TOP), Text(text))
+        grid.add_row(Text(visible(entry.path) or TOP), Text(text))
     if grid.row_count:
         yield grid
     if len(shown) < len(leaves):
@@ -187,90 +178,7 @@ def _leaf_text(entry: Entry) -> str:
     return visible(f"{leaf_type(node)} {json.dumps(plain(node))}")
 
 
-# Tensors ---------------------------------------------------------------------------------------
-
-
-def _table(
-    entries: Iterable[ClassifiedEntry], title: str, by_name: bool, unfold: bool, width: int | None
-) -> Iterator[RenderableType]:
-    if title:
-        yield Text(title, "bold")
-    rows = [_row(line) for line in _lines(entries, by_name, unfold)]
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(_COLUMNS)]
-    for (heading, justify), (least, most) in zip(_COLUMNS, _widths(cells, width), strict=True):
-        table.add_column(heading, justify=justify, overflow="fold", min_width=least, max_width=most)
-    for row in rows:
-        table.add_row(*row)
-    yield table
-
-
-def _widths(
-    cells: Sequence[Sequence[str]], width: int | None
-) -> list[tuple[int | None, int | None]]:
-    """The least and the most width of each column.
-
-    Where all is too wide, roles and evidence fold between their words, so that names have the
-    room; where even that is too wide, everything folds anywhere.
-    """
-    free: list[tuple[int | None, int | None]] = [(None, None)] * len(cells)
-    wanted = [max(map(len, column)) for column in cells]
-    if width is None or sum(wanted) + _GAP * len(wanted) <= width:
-        return free
-    for index in _FOLDED:
-        wanted[index] = max(len(word) for cell in cells[index] for word in cell.split())
-    if _NARROWEST_NAME + sum(wanted[1:]) + _GAP * len(wanted) > width:
-        return free
-    return [(None, None), *((most, most) for most in wanted[1:])]
-
-
-_GAP: Final = 2
-_NARROWEST_NAME: Final = 12
-_FOLDED: Final = (1, 5)
-_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
-    ("name", "left"),
-    ("role", "left"),
-    ("dtype", "left"),
-    ("shape", "left"),
-    ("bytes", "right"),
-    ("evidence", "left"),
-)
-
-
-def _row(line: Fold[ClassifiedEntry]) -> tuple[Text, ...]:
-    one = line.members[0]
-    tensor = one.entry.tensor
-    count = f"  x{len(line.members)}" if len(line.members) > 1 else ""
-    nbytes = sum(m.entry.tensor.nbytes for m in line.members if m.entry.tensor)
-    return (
-        Text(visible(line.label) or _TOP).append(count, "bold"),
-        Text(natural_role(one), _ROLE_STYLES[one.role]),
-        Text("" if tensor is None else _dtype(tensor)),
-        Text("" if tensor is None else _shape(tensor.shape)),
-        Text(natural_size(nbytes)),
-        Text(_evidence(one)),
-    )
-
-
-def _dtype(tensor: TensorRef) -> str:
-    return str(tensor.dtype) if tensor.layout == "strided" else f"{tensor.dtype} {tensor.layout}"
-
-
-def _lines(
-    entries: Iterable[ClassifiedEntry], by_name: bool, unfold: bool
-) -> list[Fold[ClassifiedEntry]]:
-    def name_of(one: ClassifiedEntry) -> str:
-        return one.name if by_name and one.name is not None else one.entry.path
-
-    if unfold:
-        return [Fold(name_of(one), (one,)) for one in entries]
-    return fold(entries, name_of=name_of, alike=_looks)
-
-
-def _looks(one: ClassifiedEntry) -> tuple[object, ...]:
-    tensor = one.entry.tensor
-    facts = None if tensor is None else (tensor.dtype, tensor.layout, tensor.shape)
-    return (one.role, one.is_persistent, one.evidence, one.is_certain, facts)
+# The tree of modules ---------------------------------------------------------------------------
 
 
 def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
@@ -279,29 +187,19 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
     for one in entries:
         *modules, leaf = (one.name or "").split(".", _DEEPEST_BRANCH)
         if checkpoint.root is None and (place := checkpoint.locate(one.entry)):
-            modules.insert(0, place[0].path or _TOP)
+            modules.insert(0, place[0].path or TOP)
         for depth in range(len(modules)):
             above, here = tuple(modules[:depth]), tuple(modules[: depth + 1])
             if here not in branches:
                 branches[here] = branches[above].add(Text(visible(modules[depth]), "bold"))
         tensor = one.entry.tensor
-        facts = "" if tensor is None else f"  {_dtype(tensor)} {_shape(tensor.shape)}"
+        facts = "" if tensor is None else f"  {dtype_text(tensor)} {shape_text(tensor.shape)}"
         branches[tuple(modules)].add(
             Text.assemble(
-                visible(leaf) or _TOP, facts, "  ", (natural_role(one), _ROLE_STYLES[one.role])
+                visible(leaf) or TOP, facts, "  ", (natural_role(one), ROLE_STYLES[one.role])
             )
         )
     return top
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "[" + ", ".join("ragged" if size < 0 else str(size) for size in shape) + "]"
-
-
-def _evidence(one: ClassifiedEntry) -> str:
-    if one.evidence == "none":
-        return "none"
-    return one.evidence if one.is_certain else f"{one.evidence}, likely"
 
 
 # Totals and storages ---------------------------------------------------------------------------

@@ -225,3 +225,13 @@ def test_components_are_hashed_in_their_order(tmp_path: Path) -> None:
     (one,) = (found := opened(tmp_path, torch_zip({"q": made}), with_hashes=True)).entries
     content = values.elements() + struct.pack("<dq", 0.5, 3)
     assert found.hashes[id(one)] == hashlib.sha256(content).hexdigest()
+
+
+def test_a_root_has_what_is_listed_in_it(tmp_path: Path) -> None:
+    flag = Tensor("float32", (2,))
+    tree = {"w": flag, "inner": {"a": flag, "b": Tensor("float32", (1,))}, "rng_state": {}}
+    (tmp_path / "t.pt").write_bytes(torch_zip(tree))
+    with open_checkpoint(tmp_path / "t.pt", root="/") as checkpoint:
+        seen = overview(list_contents(checkpoint))
+    assert {keys: total.count for keys, total in seen.roots.items()} == {(): 3, ("inner",): 2}
+    assert seen.roots[()].nbytes == 12

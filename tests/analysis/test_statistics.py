@@ -82,6 +82,29 @@ def test_complex_numbers_are_measured_by_their_magnitude(tmp_path: Path) -> None
         assert (figures.maximum, figures.zero, figures.elements) == (5, 1, 2)
 
 
+def test_magnitudes_of_finite_complex_numbers_are_finite(tmp_path: Path) -> None:
+    figures = figures_of(tmp_path, torch.tensor([3e38 + 3e38j, 1 + 1j]))
+    assert figures.inf == 0
+    assert figures.maximum == pytest.approx(3e38 * math.sqrt(2))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor([1.0, 1 + 2**-52], dtype=torch.float64),
+        torch.tensor([2**62, 2**62 + 1]),
+        torch.tensor([2**63, 1], dtype=torch.uint64),
+    ],
+    ids=["float64", "int64", "uint64"],
+)
+def test_values_that_hardly_differ_and_large_ones_have_figures(
+    tensor: Tensor, tmp_path: Path
+) -> None:
+    figures = figures_of(tmp_path, tensor)
+    assert sum(figures.histogram) in (0, 2)
+    assert figures.maximum == max(tensor.tolist())
+
+
 def test_packed_elements_have_no_figures(tmp_path: Path) -> None:
     tensor = torch.zeros(4, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
     assert statistics(saved(tmp_path, tensor)) is None

@@ -150,6 +150,12 @@ def test_a_mapping_made_from_something_else_is_a_leaf(tmp_path: Path) -> None:
         assert entry.path == "odd"
 
 
+def test_items_by_key_and_by_index_do_not_take_each_others_paths(tmp_path: Path) -> None:
+    both = Call(Global("m", "C"), (), appends=[WEIGHT], items=[(0, WEIGHT)])
+    paths = [entry.path for entry in opened(tmp_path, both).entries]
+    assert paths == ["0", "__listed__/0"]
+
+
 def test_sharing_that_makes_too_many_leaves_is_refused(tmp_path: Path) -> None:
     tree: object = [{"leaf": 1}]
     for _ in range(30):

@@ -225,3 +225,23 @@ def test_a_root_that_was_not_chosen_keeps_its_evidence(tmp_path: Path) -> None:
     tree = {"model": STATISTICS, "model_ema": dict(STATISTICS)}
     copy = classified(tmp_path, tree, root="model")["model_ema/bn.running_mean"]
     assert (copy.name, copy.role, copy.evidence) == (None, "buffer", "name")
+
+
+def test_a_root_inside_an_extra_state_has_leaves_that_are_no_tensors(tmp_path: Path) -> None:
+    inner = {"num_batches_tracked": 5, "w": vector()}
+    tree = {"x._extra_state": {"model": inner}}
+    found = classified(tmp_path, tree, root="x._extra_state/model")
+    assert {one.name for one in found.values()} == {"num_batches_tracked", "w"}
+
+
+def test_an_optimizer_is_found_in_the_scheduler_that_holds_it(tmp_path: Path) -> None:
+    held = Call(Global("torch.optim", "Adam"), (), optimizer([(4, 4), (4,), (4,)]), new=True)
+    scheduler = Call(
+        Global("torch.optim.lr_scheduler", "StepLR"),
+        (),
+        {"optimizer": held, "last_epoch": 1, "_step_count": 2},
+        new=True,
+    )
+    found = classified(tmp_path, {"model": MODEL, "scheduler": scheduler})
+    assert found["model/fc.weight"].evidence == "optimizer"
+    assert found["scheduler/optimizer/state/0/exp_avg"].role == "optimizer"
