@@ -47,9 +47,8 @@ def hash_entries(
         try:
             hashes = pool.map(partial(hash_tensor, progress=watched), tensors.values())
             return dict(zip(tensors, hashes, strict=True))
-        except BaseException:
+        finally:
             watched.is_stopped = True
-            raise
 
 
 class _Interruptible:

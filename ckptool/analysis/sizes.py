@@ -171,8 +171,9 @@ def _storages(checkpoint: Checkpoint) -> Iterator[StorageUse]:
     users: dict[str, list[Entry]] = defaultdict(list)
     for entry in checkpoint.entries:
         if entry.tensor is not None:
-            for storage in storages_of(entry.tensor):
-                users[storage.key].append(entry)
+            # Several components can lie in one storage.
+            for key in {storage.key for storage in storages_of(entry.tensor)}:
+                users[key].append(entry)
     for key, extent in checkpoint.extents.items():
         entries = users.get(key, [])
         yield StorageUse(

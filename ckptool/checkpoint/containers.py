@@ -11,7 +11,7 @@ from ckptool.pickling.nodes import Global, Node, Opaque, attributes_in, children
 from ckptool.tensors.arrays import read_array
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Descent", "Held", "attributes_of", "key_at", "mapping_of", "sequence_of"]
+__all__ = ["Descent", "Held", "attributes_of", "by_key", "key_at", "mapping_of", "sequence_of"]
 
 Held: TypeAlias = list[tuple[Hashable, Node]]
 """What a container holds, each by the key that leads to it."""
@@ -91,7 +91,7 @@ class Descent:
         if kind is Opaque:
             return self._into_object(node)
         if kind is dict:
-            return _by_key(node) or None
+            return by_key(node) or None
         if kind is list or kind is tuple or kind is set:
             return self._by_index(node) or None
         return None
@@ -113,7 +113,7 @@ class Descent:
         mapping = mapping_of(node)
         listed = [("__listed__", node.listed), ("__added__", node.added)]
         if mapping:
-            return _by_key(mapping), [(label, group) for label, group in listed if group]
+            return by_key(mapping), [(label, group) for label, group in listed if group]
         if node.listed and node.added:
             return list(enumerate(node.listed)), [("__added__", node.added)]
         return self._by_index(node.listed or node.added or ()), []
@@ -154,7 +154,8 @@ class Descent:
         return False
 
 
-def _by_key(mapping: dict[Node, Node]) -> Held:
+def by_key(mapping: dict[Node, Node]) -> Held:
+    """Return what a mapping holds, in its order."""
     return [
         (key if type(key) is str else key_at(key, index), value)
         for index, (key, value) in enumerate(mapping.items())
@@ -162,7 +163,7 @@ def _by_key(mapping: dict[Node, Node]) -> Held:
 
 
 def _by_either(part: Node) -> Iterator[tuple[Hashable, Node]]:
-    yield from _by_key(part) if type(part) is dict else enumerate(part)
+    yield from by_key(part) if type(part) is dict else enumerate(part)
 
 
 def _parts(node: Opaque) -> dict[str, Node]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from ckptool.checkpoint.containers import Descent, Held
+from ckptool.checkpoint.containers import Descent, Held, by_key
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.modules import is_module, members
 from ckptool.errors import LimitExceededError, TensorError
@@ -129,7 +129,7 @@ class _Walk:
         node, keys = entry.node, entry.keys
         if type(node) is TensorRef:
             attributes = tensor_attributes(node)
-            return self._frame(entry, list(attributes.items()), True) if attributes else None
+            return self._frame(entry, by_key(attributes), True) if attributes else None
         is_attribute = frame.is_attribute or entry.member == "attribute"
         if is_module(node):
             is_submodule = frame.prefix is not None and entry.member is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -162,13 +163,12 @@ def open_checkpoint(
     and the pickles are read. Raises CkptoolError with `path` set.
     """
     path = Path(path)
-    with about(path):
+    with about(path), ExitStack() as unless_opened:
         source = FileSource(path)
-        try:
-            return _open(source, root, limits or Limits())
-        except BaseException:
-            source.close()
-            raise
+        unless_opened.callback(source.close)
+        checkpoint = _open(source, root, limits or Limits())
+        unless_opened.pop_all()
+        return checkpoint
 
 
 def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:

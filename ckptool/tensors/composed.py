@@ -57,7 +57,7 @@ def _rebuild_script_sparse_tensor(node: Opaque) -> TensorRef:
     name = _SCRIPT_LAYOUTS.get(layout) if type(layout) is int else None
     roles = _SPARSE_ROLES.get(name or "", ())
     if name is None or len(parts) != len(roles):
-        raise TensorError(f"its sparse layout {layout!r} is none of TorchScript's")
+        raise TensorError("its sparse layout is none of TorchScript's")
     tensors = [tensor_in(part) for part in parts]
     found = tuple(Component(*pair) for pair in zip(roles, tensors, strict=True))
     return TensorRef(

@@ -76,9 +76,9 @@ def _rebuild_from_type(node: Opaque) -> TensorRef:
 
 def _parts(attributes: dict[Node, Node]) -> tuple[Component, ...]:
     return tuple(
-        Component(str(name), value)
+        Component(name, value)
         for name, value in attributes.items()
-        if type(value) is TensorRef
+        if type(name) is str and type(value) is TensorRef
     )
 
 
@@ -108,7 +108,8 @@ def tensor_attributes(tensor: TensorRef) -> dict[Node, Node]:
     if tensor.layout == "jagged":
         return {}  # its components again, and caches of their sizes
     if tensor.layout == "subclass":
-        found = {name: value for name, value in found.items() if type(value) is not TensorRef}
+        roles = {part.role for part in _parts(found)}
+        found = {name: value for name, value in found.items() if name not in roles}
     return found
 
 

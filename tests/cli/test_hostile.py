@@ -26,6 +26,7 @@ COMMANDS: Final = (
 )
 MEMORY: Final = 1 << 30
 VALUES: Final = Tensor("float32", (2,))
+SPARSE: Final = Global("torch._utils", "_rebuild_sparse_tensor")
 
 
 def reduced(callee: bytes) -> bytes:
@@ -87,6 +88,17 @@ CASES: Final[dict[str, Callable[[], bytes]]] = {
     ),
     "modules that hold each other twice": lambda: torch_zip(entwined_modules(30)),
     "objects nested as deep as is read": lambda: torch_zip(nested_objects(160)),
+    "a key that takes forever to write": lambda: torch_zip({endless(): VALUES, (1, endless()): 1}),
+    "an attribute whose name takes forever to write": lambda: torch_zip(
+        {"w": builders.with_attributes(VALUES, {endless(): VALUES})}  # type: ignore[dict-item]
+    ),
+    "a part whose name takes forever to write": lambda: torch_zip({"w": wrapper(endless())}),
+    "a parameter whose name takes forever to write": lambda: torch_zip(
+        builders.module(parameters={endless(): VALUES})  # type: ignore[dict-item]
+    ),
+    "a layout that takes forever to write": lambda: torch_zip(
+        {"w": Call(SPARSE, (endless(), (2, 2), False, VALUES, VALUES, {}))}
+    ),
     "a stride of zero": lambda: torch_zip(
         {"w": tensor_call(VALUES.storage, 0, (1 << 20, 1 << 20), (0, 0), False, {})}
     ),
@@ -106,6 +118,21 @@ CASES: Final[dict[str, Callable[[], bytes]]] = {
         b"class Net(Module):\n  __parameters__ = [" + b'"\\"' * 40_000 + b"]\n",
     ),
 }
+
+
+def endless() -> Call:
+    """An object whose `repr` would never end."""
+    return Call(Global("m", "C"), (doubled_list(60),))
+
+
+def wrapper(name: object) -> Call:
+    """A subclass that wraps a tensor under this name."""
+    cls = Global("mine", "Wrapped")
+    cpu = Call(Global("torch", "device"), (endless(),))
+    args = (cls, Global("torch", "float32"), (2,), (1,), 0, None, cpu, False)
+    rebuild = Global("torch._utils", "_rebuild_wrapper_subclass")
+    from_type = Global("torch._tensor", "_rebuild_from_type_v2")
+    return Call(from_type, (rebuild, cls, args, {name: VALUES}))
 
 
 def nested_objects(times: int) -> object:
