@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ckptool.analysis.overview import Contents, Overview, list_contents, overview
     from ckptool.checkpoint.entries import Entry
     from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
-    from ckptool.classify.roles import ClassifiedEntry
+    from ckptool.classification.roles import ClassifiedEntry
     from ckptool.errors import (
         ArchiveError,
         CkptoolError,
@@ -74,7 +74,7 @@ def __getattr__(name: str) -> Any:
 
             return getattr(opening, name)
         case "ClassifiedEntry":
-            from ckptool.classify.roles import ClassifiedEntry
+            from ckptool.classification.roles import ClassifiedEntry
 
             return ClassifiedEntry
         case "Entry":

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ckptool import list_contents, open_checkpoint
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from tests.oracle import content_hash
 from tests.running import SAMPLES
 

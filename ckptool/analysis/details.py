@@ -11,8 +11,8 @@ from ckptool.analysis.selection import find_entries
 from ckptool.analysis.statistics import Statistics, statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classify.evidence import classify_by_evidence
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.evidence import classify_by_evidence
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.errors import about
 from ckptool.tensors.refs import Strided
 

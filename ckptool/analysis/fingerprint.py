@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import partial
 
 from ckptool.analysis.progress import UNWATCHED, Progress
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, NoData, TensorRef
 from ckptool.values import read_bytes
 

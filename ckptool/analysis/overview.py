@@ -13,8 +13,8 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.globals import is_known_global
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classify.evidence import classify_by_evidence
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.evidence import classify_by_evidence
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.errors import about
 from ckptool.pickling.nodes import Global
 

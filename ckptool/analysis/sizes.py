@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classify.evidence import extra_state_of
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.evidence import extra_state_of
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, Strided, TensorRef, storages_of
 
 __all__ = [

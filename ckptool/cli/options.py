@@ -7,7 +7,7 @@ from typing import Annotated, Final, TypeAlias, get_args
 
 import typer
 
-from ckptool.classify.roles import Role
+from ckptool.classification.roles import Role
 
 __all__ = ["AsJson", "Match", "NoColor", "PathArgument", "RoleOption", "RootOption"]
 

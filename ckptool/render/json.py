@@ -13,7 +13,7 @@ from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.errors import CkptoolError
 from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 
 __all__ = ["natural_count", "natural_role", "natural_size"]
 

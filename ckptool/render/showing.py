@@ -12,7 +12,7 @@ from rich.text import Text
 from ckptool.analysis.details import Detail
 from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain

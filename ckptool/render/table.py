@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.natural import natural_role, natural_size

@@ -17,7 +17,7 @@ from ckptool.analysis.sizes import StorageUse, Total, TotalName
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.render.natural import natural_count, natural_role, natural_size

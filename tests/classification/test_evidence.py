@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ckptool.checkpoint.opening import open_checkpoint
-from ckptool.classify.evidence import classify_by_evidence
-from ckptool.classify.roles import ClassifiedEntry
+from ckptool.classification.evidence import classify_by_evidence
+from ckptool.classification.roles import ClassifiedEntry
 from tests import builders
 from tests.builders import Call, Global, Tensor, torch_zip
 

@@ -17,7 +17,7 @@ from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.modules import EXTRA_STATE, is_extra_state
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root
-from ckptool.classify.roles import ClassifiedEntry, Evidence, Role, Use
+from ckptool.classification.roles import ClassifiedEntry, Evidence, Role, Use
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
