@@ -6,9 +6,11 @@
     ├── MalformedCheckpointError       the file breaks its own format
     │   ├── ArchiveError               record, offset
     │   ├── PickleStreamError          offset, opcode, breaks_off
-    │   └── TensorError                key_path, storage_key
+    │   └── TensorError                key_path, storage_key, code
     ├── LimitExceededError             limit, allowed, actual
     ├── EntryNotFoundError             wanted, candidates
+    ├── AmbiguousRootError             roots
+    ├── SpecError                      no model, or a wrong spec file: place
     ├── InputError                     the file cannot be read at all
     └── OutputError                    what a command says cannot be written
 
@@ -21,12 +23,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "AmbiguousRootError",
     "ArchiveError",
     "CkptoolError",
     "EntryNotFoundError",
@@ -36,6 +39,7 @@ __all__ = [
     "NotACheckpointError",
     "OutputError",
     "PickleStreamError",
+    "SpecError",
     "TensorError",
     "UnsupportedFormatError",
     "about",
@@ -135,16 +139,27 @@ class PickleStreamError(MalformedCheckpointError):
 
 
 class TensorError(MalformedCheckpointError):
-    """A tensor that the file describes wrongly; `key_path` is its displayed path."""
+    """A tensor that the file describes wrongly; `key_path` is its displayed path.
+
+    `code` says which rule a tensor and its storage break: `record`, the file lacks the storage;
+    `size`, the storage is shorter than declared; `bounds`, the tensor reaches outside of it. None
+    for anything else.
+    """
 
     def __init__(
-        self, problem: str, *, key_path: str | None = None, storage_key: str | None = None
+        self,
+        problem: str,
+        *,
+        key_path: str | None = None,
+        storage_key: str | None = None,
+        code: Literal["record", "size", "bounds"] | None = None,
     ) -> None:
         entry = f"tensor {key_path!r}: " if key_path is not None else ""
         super().__init__(f"{entry}{problem}")
         self.problem = problem
         self.key_path = key_path
         self.storage_key = storage_key
+        self.code = code
 
 
 class LimitExceededError(CkptoolError):
@@ -168,3 +183,24 @@ class EntryNotFoundError(CkptoolError):
         super().__init__(f"nothing matches {wanted}", hint=hint)
         self.wanted = wanted
         self.candidates = tuple(candidates)
+
+
+class AmbiguousRootError(CkptoolError):
+    """Several subtrees can be the state_dict, and nothing tells which is meant."""
+
+    def __init__(self, why: str, *, roots: Sequence[str], hint: str | None = None) -> None:
+        super().__init__(f"{len(roots):,} roots {why}", hint=hint)
+        self.roots = tuple(roots)
+
+
+class SpecError(CkptoolError):
+    """A model that cannot be built or is not told, or a spec file that is wrong.
+
+    `place` is where in the file, None where it is all of it.
+    """
+
+    def __init__(self, problem: str, *, place: str | None = None, hint: str | None = None) -> None:
+        where = f"{place}: " if place is not None else ""
+        super().__init__(f"{where}{problem}", hint=hint)
+        self.problem = problem
+        self.place = place

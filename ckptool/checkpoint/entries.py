@@ -68,12 +68,14 @@ def list_entries(
     *,
     most: int,
     above: KeyPath = (),
+    defects: list[TensorError] | None = None,
 ) -> list[Entry]:
     """Return the leaves of a tree in file order, every tensor checked against its storage.
 
     `above` is the key path of the tree itself. Raises TensorError with the key path of a tensor
     that reaches outside its storage or cannot be read, and LimitExceededError where sharing makes
-    more than `most` places to look at.
+    more than `most` places to look at. Where `defects` is given, it takes those of a tensor and its
+    storage instead.
     """
     walk = _Walk(script_classes)
     found: list[Entry] = []
@@ -91,7 +93,7 @@ def list_entries(
         if looked_at > most:
             raise LimitExceededError("leaves", allowed=most, actual=looked_at)
         node = entry.node
-        _check(entry)
+        _check(entry, defects)
         if id(node) in on_the_way:
             entry = entry._replace(node=Cycle(on_the_way[id(node)]))
         elif (inside := walk.into(entry, frame)) is not None:
@@ -103,16 +105,19 @@ def list_entries(
     return found
 
 
-def _check(entry: Entry) -> None:
+def _check(entry: Entry, defects: list[TensorError] | None) -> None:
     try:
         if type(entry.node) is TensorRef:
             check_bounds(entry.node)
         elif type(entry.node) is Opaque and (error := explain(entry.node)):
             raise error
     except TensorError as error:
-        raise TensorError(
-            error.problem, key_path=entry.path, storage_key=error.storage_key
-        ) from error
+        placed = TensorError(
+            error.problem, key_path=entry.path, storage_key=error.storage_key, code=error.code
+        )
+        if defects is None or error.code is None:
+            raise placed from error
+        defects.append(placed)
 
 
 class _Walk:

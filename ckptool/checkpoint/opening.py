@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -22,7 +22,7 @@ from ckptool.checkpoint.roots import (
     shortened,
     survey,
 )
-from ckptool.errors import InputError, NotACheckpointError, about
+from ckptool.errors import InputError, NotACheckpointError, TensorError, about
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
@@ -40,7 +40,9 @@ class Checkpoint:
     """An open checkpoint: everything that its directory and its pickles say.
 
     It holds the file open, so that values can be read later; use it as a context manager, or
-    `close` it. `root` is the chosen state_dict, None where several of `roots` fit equally well.
+    `close` it. `root` is the chosen state_dict, None where several of `roots` fit equally well;
+    `is_root_given` says that the user named it. `defects` are the tensors that the file describes
+    wrongly, empty unless they were to be kept.
     """
 
     source: FileSource
@@ -48,6 +50,8 @@ class Checkpoint:
     entries: tuple[Entry, ...]
     survey: Survey
     root: Root | None
+    is_root_given: bool = False
+    defects: tuple[TensorError, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -138,6 +142,10 @@ class Checkpoint:
             return mapping_of(root.node.state.get("_metadata")) or {}
         return {}
 
+    def with_root(self, root: Root) -> Checkpoint:
+        """Return the same open checkpoint with another one of its roots chosen."""
+        return replace(self, root=root)
+
     def close(self) -> None:
         """Give the file back."""
         self.source.close()
@@ -155,36 +163,52 @@ class Checkpoint:
 
 
 def open_checkpoint(
-    path: str | Path, *, root: str | None = None, limits: Limits | None = None
+    path: str | Path,
+    *,
+    root: str | None = None,
+    limits: Limits | None = None,
+    keep_defects: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint without running it.
 
     `root` is the displayed key path of the subtree to take as the state_dict. Only the directory
-    and the pickles are read. Raises CkptoolError with `path` set.
+    and the pickles are read. Raises CkptoolError with `path` set. With `keep_defects` a tensor that
+    reaches outside its storage, or whose storage the file lacks, is no error but one of `defects`.
     """
     path = Path(path)
     with about(path), ExitStack() as unless_opened:
         source = FileSource(path)
         unless_opened.callback(source.close)
-        checkpoint = _open(source, root, limits or Limits())
+        checkpoint = _open(source, root, limits or Limits(), keep_defects)
         unless_opened.pop_all()
         return checkpoint
 
 
-def _open(source: FileSource, root: str | None, limits: Limits) -> Checkpoint:
+def _open(source: FileSource, root: str | None, limits: Limits, keep_defects: bool) -> Checkpoint:
     if source.is_directory:
         raise _refuse_directory(source.path)
     container = read_container(source, limits)
     most = min(limits.leaves, _LEAVES_OF_ANY_FILE + container.tree_bytes)
-    entries = list_entries(container.tree, container.script_classes, most=most)
-    for name, tree in container.beside.items():
-        entries += list_entries(tree, container.script_classes, most=most, above=(name,))
+    defects: list[TensorError] | None = [] if keep_defects else None
+    entries: list[Entry] = []
+    for above, tree in [((), container.tree), *_beside(container)]:
+        entries += list_entries(
+            tree, container.script_classes, most=most, above=above, defects=defects
+        )
     tree, found = container.tree, survey(container.tree)
     chosen = choose_root(found.roots.values()) if root is None else find_root(tree, root)
     if chosen is not None:
         chosen = found.roots.get(chosen.keys, chosen)
         found = Survey({**found.roots, chosen.keys: chosen}, found.training)
-    return Checkpoint(source, container, tuple(entries), found, chosen)
+    is_given = root is not None
+    return Checkpoint(
+        source, container, tuple(entries), found, chosen, is_given, tuple(defects or ())
+    )
+
+
+def _beside(container: Container) -> Iterator[tuple[KeyPath, Node]]:
+    for name, tree in container.beside.items():
+        yield (name,), tree
 
 
 def _name_in(root: Root, keys: KeyPath) -> str:

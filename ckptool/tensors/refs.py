@@ -234,6 +234,7 @@ def check_bounds(tensor: TensorRef) -> None:
             raise TensorError(
                 f"reaches to byte {end:,} of storage {storage.key!r}, which has {size:,}",
                 storage_key=storage.key,
+                code="bounds",
             )
 
 
@@ -242,10 +243,13 @@ def _check_storage(storage: StorageRef, size: int) -> None:
     if extent is None:
         if size:
             raise TensorError(
-                f"storage {storage.key!r} is not in the file", storage_key=storage.key
+                f"storage {storage.key!r} is not in the file",
+                storage_key=storage.key,
+                code="record",
             )
     elif extent.size < size:
         raise TensorError(
             f"storage {storage.key!r} should have {size:,} bytes; the file has {extent.size:,}",
             storage_key=storage.key,
+            code="size",
         )

@@ -1,0 +1,181 @@
+"""A strict load worked out from a spec: what `nn.Module.load_state_dict` of torch 2.13 finds.
+
+The modules are visited as torch visits them, each with the part of the state_dict below it, and
+the rules of hooks may change that part. Keys are handed down by their next part, so that each is
+looked at once per level and not once per module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ckptool.checkpoint.modules import EXTRA_STATE
+from ckptool.checkpoint.state_dict import Metadata
+from ckptool.spec.copying import find_copy_problem
+from ckptool.spec.model_spec import ModelSpec, ModuleSpec, TensorSpec
+from ckptool.spec.module_load import Findings, Given, LoadRule, ModuleLoad, Settings, Shape
+from ckptool.tensors.refs import Components, TensorRef
+
+__all__ = ["simulate_load"]
+
+
+@dataclass(slots=True)
+class _Part:
+    """A module: its path, its own tensors by their own names, and its modules by theirs."""
+
+    path: str
+    spec: ModuleSpec
+    tensors: dict[str, TensorSpec] = field(default_factory=dict)
+    modules: dict[str, _Part] = field(default_factory=dict)
+
+
+def simulate_load(
+    spec: ModelSpec,
+    tensors: Mapping[str, TensorRef | None],
+    metadata: Metadata | None,
+    rules: Mapping[str, LoadRule],
+) -> Findings:
+    """Return what a strict load finds; `rules` are those of load hooks by their names."""
+    findings = Findings()
+    shapes: dict[str, tuple[int, ...]] = {}
+    state: dict[str, Given] = {}
+    for key, tensor in tensors.items():
+        # Whatever the types promise, a file can have any key.
+        if type(key) is str:
+            state[key] = Given(key, None if tensor is None else tensor.shape, tensor)
+        else:
+            findings.errors.append(f"a key of the state_dict is no name: {key!r}")
+    pending = [(_tree_of(spec), state)]
+    while pending:
+        part, state = pending.pop()
+        prefix = f"{part.path}." if part.path else ""
+        facts = (metadata or {}).get(part.path, {})
+        load = ModuleLoad(prefix, facts, part.tensors, state, shapes, findings)
+        _run_hooks(load, part, rules)
+        _take_own(load, part.spec)
+        pending += reversed(_hand_down(load, part))
+    return findings
+
+
+def _tree_of(spec: ModelSpec) -> _Part:
+    parts = {"": _Part("", ModuleSpec(None, None))}
+    parts |= {path: _Part(path, module) for path, module in spec.modules.items()}
+    for path, part in parts.items():
+        if path:
+            parent = _parent_of(path, parts)
+            parts[parent].modules[path[len(parent) + bool(parent) :]] = part
+    for name, tensor in spec.tensors.items():
+        path, _, own = name.rpartition(".")
+        parts[path].tensors[own] = tensor
+    return parts[""]
+
+
+def _parent_of(path: str, parts: Mapping[str, _Part]) -> str:
+    """The path of the module that a module is in; the last name can have dots of its own."""
+    parent = path.rpartition(".")[0]
+    while parent not in parts:
+        parent = parent.rpartition(".")[0]
+    return parent
+
+
+# One module ------------------------------------------------------------------------------------
+
+
+def _run_hooks(load: ModuleLoad, part: _Part, rules: Mapping[str, LoadRule]) -> None:
+    """Let the rules of a module's methods and then of its hooks change what it is given."""
+    where = f"module {part.path!r}" if part.path else "the model itself"
+    if part.spec.load_hooks is None:
+        named = part.spec.type or "a class without a name"
+        load.findings.unknown.append(f"how {named} ({where}) loads is not recorded")
+        return
+    known: list[tuple[LoadRule, Settings]] = []
+    for hook in part.spec.load_hooks:
+        rule = rules.get(hook.name)
+        if rule is None:
+            load.findings.unknown.append(f"what {hook.name} of {where} does is not known")
+        elif not hook.settings.keys() >= set(rule.settings):
+            load.findings.unknown.append(f"the settings of {hook.name} of {where} are not recorded")
+        else:
+            known.append((rule, hook.settings))
+    for rule, settings in sorted(known, key=lambda pair: not pair[0].is_method):
+        rule.apply(load, settings)
+
+
+def _take_own(load: ModuleLoad, spec: ModuleSpec) -> None:
+    """Find what is there of a module's own parameters, persistent buffers and extra state."""
+    for name, tensor in load.tensors.items():
+        if tensor.is_persistent is False:
+            continue
+        given = load.given(name)
+        if tensor.is_persistent is None:
+            key = load.prefix + name
+            load.findings.doubts.append(f"whether the model saves {key!r} is not recorded")
+        elif given is None:
+            load.miss(name)
+        if given is not None:
+            _take(load, name, tensor, given)
+    if spec.has_extra_state and load.given(EXTRA_STATE) is None:
+        load.miss(EXTRA_STATE)
+
+
+def _take(load: ModuleLoad, name: str, tensor: TensorSpec, given: Given) -> None:
+    """Compare what is given with the tensor that takes it."""
+    key, findings = load.prefix + name, load.findings
+    if given.name is not None and given.name != key:
+        findings.renamed[given.name] = key
+    shape = load.shape_of(name)
+    if given.shape is None:
+        if shape is None:
+            findings.doubts.append(f"whether {key!r} in the file is uninitialised cannot be told")
+        else:
+            findings.errors.append(f"{key!r} in the file is no tensor")
+    elif not _fits(given.shape, shape):
+        _refuse_shape(findings, key, given, shape)
+    elif given.tensor is not None:
+        problem = find_copy_problem(key, given.tensor, tensor.dtype)
+        if problem is not None:
+            (findings.errors if problem.is_certain else findings.doubts).append(problem.sentence)
+
+
+def _fits(given: Shape, shape: Shape | None) -> bool:
+    if shape is None:
+        # Without a hook that gives it a shape, a lazy tensor has no elements, and one dimension.
+        return given in ((), (0,), (1,))
+    # Before torch 0.4 there were no tensors of no dimension.
+    return given == shape or (given == (1,) and shape == ())
+
+
+def _refuse_shape(findings: Findings, key: str, given: Given, shape: Shape | None) -> None:
+    data = None if given.tensor is None else given.tensor.data
+    if isinstance(data, Components) and data.layout == "nested":
+        findings.errors.append(f"{key!r} in the file is nested: it has no one shape")
+    elif shape is None:
+        findings.errors.append(f"the model's {key!r} has no shape yet, and nothing gives it one")
+    else:
+        findings.shape.append(key)
+
+
+def _hand_down(load: ModuleLoad, part: _Part) -> list[tuple[_Part, dict[str, Given]]]:
+    """Sort the state_dict by the modules in this one; report what has no place."""
+    below: dict[str, dict[str, Given]] = {name: {} for name in part.modules}
+    places = {name for name, tensor in load.tensors.items() if tensor.is_persistent is not False}
+    # Also where a tensor has that name: torch then takes it, and finds it unexpected.
+    (places.discard if part.spec.has_extra_state is False else places.add)(EXTRA_STATE)
+    start = len(load.prefix)
+    for key, given in load.state.items():
+        end = key.find(".", start)
+        if end < 0:
+            has_place = key[start:] in places
+        elif (inner := below.get(key[start:end])) is not None:
+            inner[key] = given
+            continue
+        else:
+            has_place = key[start:end] in part.spec.none_modules
+        if load.is_strict and not has_place:
+            load.findings.unexpected.append(key)
+    for name in below:
+        if "." in name:
+            inside = f"{load.prefix}{name}."
+            below[name] = {key: one for key, one in load.state.items() if key.startswith(inside)}
+    return [(part.modules[name], state) for name, state in below.items()]

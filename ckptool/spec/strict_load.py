@@ -1,0 +1,80 @@
+"""What `load_state_dict(strict=True)` says, from torch itself or worked out from a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ckptool.checkpoint.state_dict import StateDict
+from ckptool.spec.computed_load import simulate_load
+from ckptool.spec.load_rules import LOAD_RULES
+from ckptool.spec.model_spec import ModelSpec
+from ckptool.spec.module_load import Findings
+
+__all__ = ["FrozenModel", "Model", "StrictLoad"]
+
+
+@dataclass(frozen=True, slots=True)
+class StrictLoad:
+    """The answer of a strict load.
+
+    `is_ok` is None where it cannot be told, and `why_unknown` then says why. `missing`,
+    `unexpected` and `shape` are names as the state_dict has them; `errors` is what else torch
+    would object to, in a sentence each.
+    """
+
+    is_ok: bool | None
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    shape: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    why_unknown: str | None = None
+
+
+class Model(Protocol):
+    """A model that checkpoints are matched against."""
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What it is made of."""
+
+    def strict_load(self, state: StateDict) -> StrictLoad:
+        """Say what a strict load of this state_dict into the model would give."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenModel:
+    """A model of which there is a spec and nothing else."""
+
+    spec: ModelSpec
+
+    def strict_load(self, state: StateDict) -> StrictLoad:
+        """See `Model.strict_load`: worked out as torch 2.13 does it.
+
+        Not known is the answer where code takes part that no rule is about; the names are then
+        those that are found without it.
+        """
+        return _answer(simulate_load(self.spec, state.tensors, state.metadata, LOAD_RULES))
+
+
+def _answer(findings: Findings) -> StrictLoad:
+    lists = (findings.missing, findings.unexpected, findings.shape, findings.errors)
+    is_ok: bool | None = not any(lists)
+    why = None
+    if findings.unknown:
+        is_ok, why = None, _first_of(findings.unknown)
+    elif is_ok and findings.doubts:
+        is_ok, why = None, _first_of(findings.doubts)
+    missing, unexpected, shape, errors = (_unique(names) for names in lists)
+    return StrictLoad(is_ok, missing, unexpected, shape, errors, why)
+
+
+def _first_of(reasons: Sequence[str]) -> str:
+    others = len(reasons) - 1
+    return reasons[0] if not others else f"{reasons[0]}, and {others:,} more"
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    """Each once: torch names what is missing twice where a class and its base both look."""
+    return tuple(dict.fromkeys(names))
