@@ -45,7 +45,8 @@ class Container:
 
     `tree_bytes` is how many bytes the tree was read from. `referenced` are the storage keys that a
     pickle names. `globals` are the names in the pickles,
-    in the order of their first use. `script_classes` is what the code of a TorchScript archive
+    in the order of their first use. `records` are all records of an archive, storages among them,
+    by their names. `script_classes` is what the code of a TorchScript archive
     says of its classes, and `beside` holds the trees of its other pickles by their records' names.
     """
 
@@ -56,6 +57,7 @@ class Container:
     extents: Mapping[str, Extent]
     referenced: frozenset[str]
     globals: tuple[Global, ...] = ()
+    records: Mapping[str, Extent] = field(default_factory=dict)
     beside: Mapping[str, Node] = field(default_factory=dict)
     script_classes: Mapping[Global, ModuleAttributes] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -82,9 +82,15 @@ def _read_zip(source: FileSource, limits: Limits) -> Container:
         return read_torch_zip(source, archive, limits)
     if is_torch_package(archive):
         return read_torch_package(source, archive, limits)
+    from ckptool.formats.exported_program import is_exported_program
+
+    if is_exported_program(archive):
+        raise UnsupportedFormatError(
+            "a program of torch.export (.pt2)",
+            supported=_SUPPORTED,
+            hint="it can be the model that a checkpoint is matched against: --model",
+        )
     names = list(archive.records)
-    if "archive_format" in names or "serialized_exported_program.json" in names:
-        raise UnsupportedFormatError("a program of torch.export (.pt2)", supported=_SUPPORTED)
     inside = [name for name in names if _CHECKPOINT_NAME.search(name)]
     if inside:
         raise NotACheckpointError(

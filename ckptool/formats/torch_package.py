@@ -72,6 +72,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
         tree=tree,
         tree_bytes=tree_bytes,
         extents=extents,
+        records=archive.records,
         referenced=frozenset(table.declared),
         globals=tuple(globals_),
         warnings=(*archive.warnings, *unread),

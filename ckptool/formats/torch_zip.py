@@ -49,6 +49,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
         tree=pickle.tree,
         tree_bytes=pickle.size,
         extents=extents,
+        records=archive.records,
         referenced=frozenset(table.declared),
         globals=pickle.globals,
         warnings=(

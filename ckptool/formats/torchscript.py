@@ -76,6 +76,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
             if name != PICKLE and pickle.tree not in ((), None)
         },
         extents=extents,
+        records=archive.records,
         referenced=frozenset(table.declared),
         globals=tuple(
             dict.fromkeys(name for pickle in pickles.values() for name in pickle.globals)
