@@ -1,0 +1,141 @@
+"""A model built without its parameters' memory: each goes to the meta device when registered.
+
+Buffers keep their values, so that a model of any size costs what its largest layer does, and
+constructors that look at values work.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ckptool.errors import SpecError
+
+__all__ = ["Construction", "construct", "copy_on_meta", "move_to_meta"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Construction:
+    """A model whose parameters are on the meta device.
+
+    `is_all_on_meta` says that the constructor itself put parameters there: then its buffers never
+    had values.
+    """
+
+    module: nn.Module
+    is_all_on_meta: bool
+
+
+def construct(build: Callable[[], Any]) -> Construction:
+    """Build a model with its parameters on the meta device.
+
+    A constructor that needs the values of its parameters gets them: it is run again without the
+    detour. What the constructor raises is passed on.
+    """
+    try:
+        with _parameters_on_meta() as seen:
+            module = _checked(build())
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        if not _asked_for_values(error):
+            raise
+        module = _checked(build())
+        move_to_meta(module, with_buffers=False)
+        return Construction(module, False)
+    return Construction(module, seen.on_meta > 0 and not seen.moved)
+
+
+def move_to_meta(module: nn.Module, *, with_buffers: bool = True) -> None:
+    """Put a model's parameters, and its buffers too, on the meta device; ties stay ties."""
+    moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
+    for part in module.modules():
+        for table in (part._parameters, part._buffers) if with_buffers else (part._parameters,):
+            for name, tensor in table.items():
+                if tensor is not None:
+                    if tensor not in moved:
+                        moved[tensor] = _on_meta(tensor)
+                    table[name] = moved[tensor]
+
+
+def copy_on_meta(module: nn.Module) -> nn.Module:
+    """Copy a model to the meta device; it stays as it is, and its data is not copied."""
+    memo: dict[int, Any] = {}
+    for part in module.modules():
+        # Old weight_norm keeps a tensor that it computes as a plain attribute.
+        attributes = (value for value in vars(part).values() if isinstance(value, Tensor))
+        for tensor in (*part._parameters.values(), *part._buffers.values(), *attributes):
+            if tensor is not None:
+                memo[id(tensor)] = _on_meta(tensor)
+    return copy.deepcopy(module, memo)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """How many parameters were moved, and how many were on the meta device already."""
+
+    moved: int = 0
+    on_meta: int = 0
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[_Seen]:
+    register = nn.Module.register_parameter
+    # The same parameter again, registered in a second place, is the same one on the meta device.
+    moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
+    seen = _Seen()
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter)
+        if parameter is None or id(parameter) in own:
+            return
+        if parameter.is_meta and not is_lazy(parameter):
+            seen.on_meta += 1
+            return
+        if parameter not in moved:
+            moved[parameter] = _on_meta(parameter)
+            own.add(id(moved[parameter]))
+            seen.moved += 1
+        module._parameters[name] = moved[parameter]
+
+    own: set[int] = set()
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
+    try:
+        yield seen
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _on_meta(tensor: Tensor) -> Tensor:
+    """The same tensor without data: its class, dtype, shape and attributes."""
+    if is_lazy(tensor):
+        dtype = tensor.data.dtype
+        lazy: Any = type(tensor)
+        uninitialised: Tensor = lazy(requires_grad=tensor.requires_grad, device="meta", dtype=dtype)
+        return uninitialised
+    data = tensor.detach()
+    on_meta = data if data.is_meta else torch.empty_like(data, device="meta")
+    if isinstance(tensor, nn.Parameter):
+        on_meta = nn.Parameter(on_meta, tensor.requires_grad)
+        if type(tensor) is not nn.Parameter:
+            on_meta.__class__ = type(tensor)
+    on_meta.__dict__.update(tensor.__dict__)
+    return on_meta
+
+
+def _checked(module: Any) -> nn.Module:
+    if not isinstance(module, nn.Module):
+        raise SpecError(f"it gives {type(module).__name__}, and not a torch.nn.Module")
+    return module
+
+
+def _asked_for_values(error: Exception) -> bool:
+    """Whether torch refused something because a tensor has no data, in any of its wordings."""
+    text = str(error)
+    return "meta" in text or "incompatible tensor type" in text

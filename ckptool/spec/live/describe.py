@@ -1,0 +1,135 @@
+"""A model that was built, as a `ModelSpec`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import type_before_parametrizations
+
+from ckptool.spec.live.construct import Construction
+from ckptool.spec.live.initial import initial_value
+from ckptool.spec.load_rules import settings_of
+from ckptool.spec.model_spec import LoadHook, ModelSpec, ModuleSpec, TensorSpec, UnknownValue
+
+__all__ = ["describe"]
+
+_LOADS: Final = "_load_from_state_dict"
+
+
+def describe(
+    source: str,
+    origin: Literal["constructed", "instance"],
+    built: Construction,
+    again: Construction | None = None,
+) -> ModelSpec:
+    """Say what a model is made of.
+
+    `again` is the same model constructed a second time: buffers that differ are random. Without it
+    the buffers are taken as they are.
+    """
+    module = built.module
+    others = {} if again is None else dict(again.module.named_buffers(remove_duplicate=False))
+    tensors: dict[str, TensorSpec] = {}
+    first_names: dict[int, str] = {}
+    for name, kind, is_persistent, tensor in _tensors(module):
+        first = first_names.setdefault(id(tensor), name)
+        initial = None
+        if kind == "buffer":
+            initial = initial_value(tensor, others.get(name, tensor))
+            if isinstance(initial, UnknownValue) and built.is_all_on_meta:
+                initial = UnknownValue("not initialised")
+        is_unknown = is_lazy(tensor)
+        tensors[name] = TensorSpec(
+            kind,
+            is_persistent,
+            None if is_unknown else str(tensor.dtype).removeprefix("torch."),
+            None if is_unknown else tuple(tensor.shape),
+            None if first == name else first,
+            initial,
+        )
+    modules = {
+        path: _module_spec(path, part)
+        for path, part in module.named_modules(remove_duplicate=False)
+    }
+    return ModelSpec(source, origin, torch.__version__, tensors, modules)
+
+
+def _tensors(
+    module: nn.Module,
+) -> Iterator[tuple[str, Literal["parameter", "buffer"], bool, Tensor]]:
+    """Every parameter and buffer, in the order of `state_dict()`."""
+    for path, part in module.named_modules(remove_duplicate=False):
+        prefix = f"{path}." if path else ""
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                yield prefix + name, "parameter", True, parameter
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                is_persistent = name not in part._non_persistent_buffers_set
+                yield prefix + name, "buffer", is_persistent, buffer
+
+
+def _module_spec(path: str, module: nn.Module) -> ModuleSpec:
+    registered: tuple[Mapping[str, object], ...] = (module._parameters, module._buffers)
+    return ModuleSpec(
+        _qualified(type_before_parametrizations(module)),
+        tuple(_load_hooks(path, module)),
+        type(module).set_extra_state is not nn.Module.set_extra_state,
+        tuple(name for table in registered for name, value in table.items() if value is None),
+        tuple(name for name, value in module._modules.items() if value is None),
+    )
+
+
+# How it loads ----------------------------------------------------------------------------------
+
+
+def _load_hooks(path: str, module: nn.Module) -> Iterator[LoadHook]:
+    """Everything that takes part in loading besides `nn.Module` itself."""
+    # Only the model itself is ever asked for `load_state_dict`.
+    for method in (_LOADS, "load_state_dict") if not path else (_LOADS,):
+        override = inspect.getattr_static(module, method)
+        if override is not getattr(nn.Module, method):
+            yield _hook(override, module)
+    for hooks in (module._load_state_dict_pre_hooks, module._load_state_dict_post_hooks):
+        for hook in hooks.values():
+            yield _hook(getattr(hook, "hook", hook), module)
+
+
+def _hook(hook: Any, module: nn.Module) -> LoadHook:
+    name = _name_of(hook)
+    settings = {key: _setting(key, hook, module) for key in settings_of(name)}
+    return LoadHook(name, settings)
+
+
+def _name_of(hook: Any) -> str:
+    if isinstance(hook, functools.partial):
+        return f"functools.partial({_name_of(hook.func)})"
+    return _qualified(hook if hasattr(hook, "__qualname__") else type(hook))
+
+
+def _setting(key: str, hook: Any, module: nn.Module) -> bool | int | str:
+    """One of the values that a hook of torch's looks at: in its closure, itself, or its module."""
+    if inspect.isfunction(hook):
+        closed = inspect.getclosurevars(hook).nonlocals
+        if key in closed:
+            return _plain(closed[key])
+    find: Callable[[Any], Any] = attrgetter(key)
+    try:
+        return _plain(find(hook))
+    except AttributeError:
+        return _plain(find(module))
+
+
+def _plain(value: Any) -> bool | int | str:
+    return value if isinstance(value, bool | int | str) else str(value)
+
+
+def _qualified(named: Any) -> str:
+    return f"{named.__module__}.{named.__qualname__}"
