@@ -17,7 +17,9 @@ from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.modules import EXTRA_STATE, is_extra_state
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root
+from ckptool.classification.names import is_named_like_a_buffer
 from ckptool.classification.roles import ClassifiedEntry, Evidence, Role, Use
+from ckptool.classification.use import use_of
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
@@ -105,8 +107,7 @@ def _classified(
     for rule in _RULES if place is not None else _RULES_ANYWHERE:
         verdict = rule(entry, parts, scope)
         if verdict is not None:
-            use = _use(name, entry.tensor) if verdict.role == "buffer" else None
-            return ClassifiedEntry(entry, shown, *verdict, use)
+            return ClassifiedEntry(entry, shown, *verdict, _use(name, entry.tensor, verdict))
     return ClassifiedEntry(entry, shown, *_UNKNOWN)
 
 
@@ -166,6 +167,16 @@ def _by_statistics(entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
     return None
 
 
+def _by_name(entry: Entry, name: _Name, scope: _Scope) -> Verdict | None:
+    """Names that modules give to buffers."""
+    tensor = entry.tensor
+    if tensor is not None and is_named_like_a_buffer(
+        name.module, name.leaf, tensor.shape, scope.names
+    ):
+        return Verdict("buffer", "name", False, True)
+    return None
+
+
 def _by_dtype(entry: Entry, _name: _Name, _scope: _Scope) -> Verdict | None:
     """Integers and booleans have no gradients, so hardly a parameter has such a dtype."""
     tensor = entry.tensor
@@ -186,6 +197,7 @@ _RULES: Final[tuple[Rule, ...]] = (
     _by_optimizer,
     _by_metadata,
     _by_statistics,
+    _by_name,
     _by_dtype,
 )
 _RULES_ANYWHERE: Final[tuple[Rule, ...]] = (_by_module, _by_type_tag)
@@ -278,7 +290,7 @@ def _shape_of_state(state: Node) -> tuple[int, ...] | None:
     return shapes.pop() if len(shapes) == 1 else None
 
 
-_BUFFER_RULES: Final[tuple[Rule, ...]] = (_by_metadata, _by_statistics, _by_dtype)
+_BUFFER_RULES: Final[tuple[Rule, ...]] = (_by_metadata, _by_statistics, _by_name, _by_dtype)
 
 
 def _has_statistics(module: str, scope: _Scope) -> bool:
@@ -293,12 +305,7 @@ def _split(name: str) -> _Name:
     return _Name(name, module, leaf)
 
 
-def _use(name: str, tensor: TensorRef | None) -> Use | None:
-    leaf = _split(name).leaf
-    if leaf in _STATISTICS:
-        return "statistics"
-    if leaf == _COUNTER:
-        return "counter"
-    if tensor is not None and tensor.dtype.kind == "bool":
-        return "mask"
-    return None
+def _use(name: str, tensor: TensorRef | None, verdict: Verdict) -> Use | None:
+    if verdict.role != "buffer" or tensor is None:
+        return None
+    return use_of(name, tensor.dtype.name, tensor.shape, None, None)

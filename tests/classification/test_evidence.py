@@ -245,3 +245,21 @@ def test_an_optimizer_is_found_in_the_scheduler_that_holds_it(tmp_path: Path) ->
     found = classified(tmp_path, {"model": MODEL, "scheduler": scheduler})
     assert found["model/fc.weight"].evidence == "optimizer"
     assert found["scheduler/optimizer/state/0/exp_avg"].role == "optimizer"
+
+
+def test_a_name_that_modules_give_to_buffers_is_a_guess_with_its_use(tmp_path: Path) -> None:
+    tree = {"attn.mask": WIDE, "attn.weight": WIDE, "rotary.inv_freq": vector()}
+    found = classified(tmp_path, tree)
+    assert verdicts(found) == {
+        "attn.mask": ("buffer", True, "name", False),
+        "attn.weight": ("tensor", None, "none", False),
+        "rotary.inv_freq": ("buffer", True, "name", False),
+    }
+    assert [one.use for one in found.values()] == ["mask", None, "constant"]
+
+
+def test_what_an_optimizer_updates_is_a_parameter_whatever_its_name(tmp_path: Path) -> None:
+    shapes = {"rotary.inv_freq": vector(), "fc.weight": WIDE}
+    tree = {"model": shapes, "optimizer": optimizer([(4,), (4, 4)], list(shapes))}
+    found = classified(tmp_path, tree)
+    assert {found[f"model/{name}"].role for name in shapes} == {"parameter"}

@@ -1,0 +1,146 @@
+"""Names in the file against names in the model: the prefix between them, and the root that fits.
+
+Wrappers put their own attribute before every name (`module.` of DistributedDataParallel,
+`_orig_mod.` of torch.compile), and a model can be a part of another (`model.`, `bert.`). Which
+prefix it is gets read off the names themselves, so that chains of any wrappers are found.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.checkpoint.roots import Root, find_root, shortened
+from ckptool.checkpoint.state_dict import StateDict, state_dict_of
+from ckptool.errors import AmbiguousRootError
+from ckptool.spec.model_spec import ModelSpec, TensorSpec
+from ckptool.tensors.refs import TensorRef
+
+__all__ = ["Alignment", "align", "fit_root"]
+
+# Further in, a common part of two names is more likely chance than a wrapper's attribute.
+_DEEPEST_PREFIX: Final = 8
+_PREFIXES_OF_ONE_NAME: Final = 8
+_CANDIDATES: Final = 8
+# What fewer names than that agree on is no prefix of the model.
+_LEAST_SHARE: Final = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """How names of the file become names of the model: `strip` goes, then `add` comes before them.
+
+    Without `strip` every name gets `add`; with it only names that begin with it are touched.
+    `matched` counts the names that the model has after that, `matched_as_is` before.
+    """
+
+    strip: str
+    add: str
+    matched: int
+    matched_as_is: int
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether names stay as they are."""
+        return not self.strip and not self.add
+
+    def rename(self, name: str) -> str:
+        """Return the model's name for a name in the file."""
+        if not name.startswith(self.strip):
+            return name
+        return self.add + name[len(self.strip) :]
+
+
+def align(state: StateDict, spec: ModelSpec, *, is_fitting: bool = False) -> Alignment:
+    """Find the prefix with which most names of a state_dict are the model's.
+
+    One that would give two names to one is none. Names as they are go before any prefix that
+    matches no more of them, and before all where they are known to be `is_fitting`.
+    """
+    names = [name for name, tensor in state.tensors.items() if tensor is not None]
+    known = spec.tensors
+    as_is = sum(name in known for name in names)
+    best = Alignment("", "", as_is, as_is)
+    if is_fitting or as_is in (len(names), len(known)):
+        return best
+    least = max(as_is + 1, _LEAST_SHARE * min(len(names), len(known)))
+    agreeing = 0
+    for strip, add in _candidates(names, known):
+        candidate = Alignment(strip, add, 0, as_is)
+        renamed = {candidate.rename(name): name for name in names}
+        if len(renamed) < len(names):
+            continue
+        pairs = [(known[new], state.tensors[old]) for new, old in renamed.items() if new in known]
+        alike = sum(_is_alike(*pair) for pair in pairs)
+        if len(pairs) >= least and (alike, len(pairs)) > (agreeing, best.matched):
+            best, agreeing = Alignment(strip, add, len(pairs), as_is), alike
+    return best
+
+
+def _is_alike(expected: TensorSpec, tensor: TensorRef | None) -> bool:
+    return tensor is not None and expected.shape in (None, tensor.shape)
+
+
+def _candidates(names: Iterable[str], known: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """The pairs of prefixes behind which names go on alike, those of the most names first."""
+    endings: dict[str, list[str]] = defaultdict(list)
+    for name in known:
+        for prefix, ending in _cuts(name):
+            if len(endings[ending]) < _PREFIXES_OF_ONE_NAME:
+                endings[ending].append(prefix)
+    votes: Counter[tuple[str, str]] = Counter()
+    for name in names:
+        for prefix, ending in _cuts(name):
+            if ending in endings:
+                votes.update((prefix, other) for other in endings[ending])
+                break
+    return (pair for pair, _ in votes.most_common(_CANDIDATES) if pair[0] != pair[1])
+
+
+def _cuts(name: str) -> Iterator[tuple[str, str]]:
+    """The ways to cut a name behind a dot, the one with the shortest prefix first."""
+    at = 0
+    for _ in range(_DEEPEST_PREFIX):
+        yield name[:at], name[at:]
+        at = name.find(".", at) + 1
+        if not at:
+            return
+
+
+# The root --------------------------------------------------------------------------------------
+
+
+def fit_root(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
+    """Return the checkpoint with the root that a model fits best, unless the user named one.
+
+    Raises AmbiguousRootError where two fit equally well, or none can be chosen.
+    """
+    if checkpoint.is_root_given or len(checkpoint.roots) < 2:
+        return _checked(checkpoint)
+    matches = {
+        root.keys: align(state_dict_of(checkpoint, root), spec).matched for root in checkpoint.roots
+    }
+    most = max(matches.values())
+    best = [root for root in checkpoint.roots if matches[root.keys] == most]
+    if not most:
+        return _checked(checkpoint)
+    if len({id(root.node) for root in best}) > 1:
+        raise _ambiguous("fit the model equally well", best)
+    return checkpoint.with_root(best[0])
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    if checkpoint.root is None:
+        if not checkpoint.roots:
+            # A state_dict without tensors: an empty one, or one of other values.
+            return checkpoint.with_root(find_root(checkpoint.container.tree, ""))
+        raise _ambiguous("are there, and none fits the model", checkpoint.roots)
+    return checkpoint
+
+
+def _ambiguous(why: str, roots: Sequence[Root]) -> AmbiguousRootError:
+    paths = [root.path for root in roots]
+    return AmbiguousRootError(why, roots=paths, hint=f"choose one with --root: {shortened(paths)}")
