@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ckptool.sources import Extent
     from ckptool.tensors.dtypes import DType
 
-__all__ = ["CHUNK_BYTES", "numpy_dtype", "read_bytes", "read_elements"]
+__all__ = ["CHUNK_BYTES", "numpy_dtype", "read_bytes", "read_content", "read_elements"]
 
 CHUNK_BYTES = 1 << 22
 """How much of a tensor is handed out at a time."""
@@ -102,6 +102,11 @@ def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
         return
     for chunk in read_elements(tensor):
         yield chunk.tobytes()
+
+
+def read_content(extent: Extent) -> Iterator[bytes]:
+    """Yield what a record holds, inflated where it is deflated, in chunks."""
+    return _read(extent, 0, extent.size)
 
 
 def _strided(tensor: TensorRef) -> Strided:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
-from functools import partial
 
-from ckptool.analysis.progress import UNWATCHED, Progress
+from ckptool.analysis.progress import UNWATCHED, Progress, side_by_side
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.tensors.refs import Components, NoData, TensorRef
 from ckptool.values import read_bytes
@@ -36,35 +33,10 @@ def hash_tensor(tensor: TensorRef, progress: Progress = UNWATCHED) -> str | None
 def hash_entries(
     entries: Sequence[ClassifiedEntry], progress: Progress = UNWATCHED
 ) -> dict[int, str | None]:
-    """Return the hash of every tensor, by the id of its classified entry.
-
-    Tensors are hashed side by side: hashing and reading both leave the interpreter lock alone.
-    """
+    """Return the hash of every tensor, by the id of its classified entry."""
     tensors = {id(one): one.entry.tensor for one in entries if one.entry.tensor is not None}
     progress.expect(sum(tensor.nbytes for tensor in tensors.values()))
-    watched = _Interruptible(progress)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            hashes = pool.map(partial(hash_tensor, progress=watched), tensors.values())
-            return dict(zip(tensors, hashes, strict=True))
-        finally:
-            watched.is_stopped = True
-
-
-class _Interruptible:
-    """Ends the work of the other threads when this one was interrupted or failed."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self.is_stopped = False
-
-    def expect(self, nbytes: int) -> None:
-        self._progress.expect(nbytes)
-
-    def advance(self, nbytes: int) -> None:
-        if self.is_stopped:
-            raise CancelledError
-        self._progress.advance(nbytes)
+    return dict(zip(tensors, side_by_side(hash_tensor, tensors.values(), progress), strict=True))
 
 
 def fingerprint(entries: Sequence[ClassifiedEntry], hashes: Mapping[int, str | None]) -> str | None:

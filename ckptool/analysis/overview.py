@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import select
@@ -13,10 +13,13 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.globals import is_known_global
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classification.evidence import classify_by_evidence
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.classify import ModelMatch, classify
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import about
 from ckptool.pickling.nodes import Global
+
+if TYPE_CHECKING:
+    from ckptool.spec.strict_load import Model
 
 __all__ = ["Contents", "Overview", "list_contents", "overview"]
 
@@ -25,14 +28,18 @@ __all__ = ["Contents", "Overview", "list_contents", "overview"]
 class Contents:
     """The tensors of a checkpoint that were asked for, with what they are.
 
-    `hashes` is by the id of a `ClassifiedEntry`, empty unless they were asked for. `fingerprint`
-    is over the root, and None too where no root is chosen or a filter leaves some of it out.
+    `absent` are the names that a model has and the root has not, as far as they were asked for;
+    `match` is how the whole root stands to the model, None without one. `hashes` is by the id of a
+    `ClassifiedEntry`, empty unless they were asked for. `fingerprint` is over the root, and None
+    too where no root is chosen or a filter leaves some of it out.
     """
 
     checkpoint: Checkpoint
     entries: tuple[ClassifiedEntry, ...]
     hashes: Mapping[int, str | None]
     fingerprint: str | None
+    absent: tuple[AbsentTensor, ...] = ()
+    match: ModelMatch | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,6 +70,7 @@ class Overview:
 def list_contents(
     checkpoint: Checkpoint,
     *,
+    model: Model | None = None,
     patterns: Sequence[str] = (),
     roles: Sequence[str] = (),
     sort: Literal["file", "name", "bytes"] = "file",
@@ -71,13 +79,19 @@ def list_contents(
 ) -> Contents:
     """Classify a checkpoint's tensors and keep those that are asked for.
 
-    `sort` orders them by path, or by bytes with the largest first.
+    With a `model` its names say what they are. `sort` orders them by path, or by bytes with the
+    largest first.
     """
     hashes: dict[int, str | None] = {}
     whole = None
+    classification = classify(checkpoint, model)
+    classified, absent = classification.entries, classification.absent
+    checkpoint = classification.checkpoint
     with about(checkpoint.path):
-        classified = classify_by_evidence(checkpoint)
-        kept = select(classified, patterns, roles)
+        named: list[ClassifiedEntry | AbsentTensor] = [*classified, *absent]
+        selected = select(named, patterns, roles)
+        kept = tuple(one for one in selected if isinstance(one, ClassifiedEntry))
+        absent = tuple(one for one in selected if isinstance(one, AbsentTensor))
         if with_hashes:
             from ckptool.analysis.fingerprint import fingerprint, hash_entries
 
@@ -88,14 +102,14 @@ def list_contents(
         kept = tuple(sorted(kept, key=lambda one: one.entry.path))
     elif sort == "bytes":
         kept = tuple(sorted(kept, key=lambda one: -one.nbytes))
-    return Contents(checkpoint, kept, hashes, whole)
+    return Contents(checkpoint, kept, hashes, whole, absent, classification.match)
 
 
 def overview(contents: Contents) -> Overview:
     """Measure a checkpoint's contents."""
     return Overview(
         contents,
-        measure(contents.checkpoint, contents.entries),
+        measure(contents.checkpoint, contents.entries, contents.absent),
         measure_roots(contents.checkpoint),
         ties(contents.checkpoint.entries),
     )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import EntryNotFoundError
 
-__all__ = ["find_entries", "glob_matcher", "select"]
+__all__ = ["find_entries", "glob_matcher", "name_matcher", "select"]
 
 _COMPARED = 5_000
 
@@ -21,13 +22,17 @@ def glob_matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: compiled.fullmatch(name) is not None
 
 
+Item = TypeVar("Item", bound=ClassifiedEntry | AbsentTensor)
+
+
 def select(
-    entries: Sequence[ClassifiedEntry], patterns: Sequence[str] = (), roles: Sequence[str] = ()
-) -> tuple[ClassifiedEntry, ...]:
+    entries: Sequence[Item], patterns: Sequence[str] = (), roles: Sequence[str] = ()
+) -> tuple[Item, ...]:
     """Keep entries whose name matches one of the patterns and no `!` pattern, of one of the roles.
 
-    Entries outside the root have no name, so a pattern leaves them out. Raises
-    EntryNotFoundError for a pattern or role that nothing answers to.
+    Names that a model has and the file has not can be among them. Entries outside the root have no
+    name, so a pattern leaves them out. Raises EntryNotFoundError for a pattern or role that nothing
+    answers to.
     """
     kept = _by_name(entries, patterns) if patterns else list(entries)
     for role in roles:
@@ -37,22 +42,25 @@ def select(
     return tuple(one for one in kept if not roles or one.role in roles)
 
 
-def _by_name(entries: Sequence[ClassifiedEntry], patterns: Sequence[str]) -> list[ClassifiedEntry]:
+def name_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test for names: one of the patterns matches, where there are any, and no `!` one."""
+    wanted = [glob_matcher(pattern) for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [glob_matcher(pattern[1:]) for pattern in patterns if pattern.startswith("!")]
+    return lambda name: (
+        (not wanted or any(matches(name) for matches in wanted))
+        and not any(matches(name) for matches in unwanted)
+    )
+
+
+def _by_name(entries: Sequence[Item], patterns: Sequence[str]) -> list[Item]:
     named = [(one, one.name) for one in entries if one.name is not None]
-    wanted: list[Callable[[str], bool]] = []
-    unwanted: list[Callable[[str], bool]] = []
     for pattern in patterns:
         matches = glob_matcher(pattern.removeprefix("!"))
         if not any(matches(name) for _, name in named):
             candidates = _close(pattern, [name for _, name in named])
             raise EntryNotFoundError(f"the pattern {pattern!r}", candidates=candidates)
-        (unwanted if pattern.startswith("!") else wanted).append(matches)
-    kept = [
-        one
-        for one, name in named
-        if (not wanted or any(matches(name) for matches in wanted))
-        and not any(matches(name) for matches in unwanted)
-    ]
+    is_wanted = name_matcher(patterns)
+    kept = [one for one, name in named if is_wanted(name)]
     if not kept:
         raise EntryNotFoundError("all patterns together")
     return kept

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.evidence import extra_state_of
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry, Status
 from ckptool.tensors.refs import Components, Strided, TensorRef, storages_of
 
 __all__ = [
@@ -19,8 +19,10 @@ __all__ = [
     "StorageUse",
     "Total",
     "TotalName",
+    "dense_parts",
     "measure",
     "measure_roots",
+    "place_of",
     "ties",
 ]
 
@@ -86,10 +88,18 @@ class Sizes:
         return tuple(storage.key for storage in self.storages if not storage.is_referenced)
 
 
-def measure(checkpoint: Checkpoint, classified: Sequence[ClassifiedEntry]) -> Sizes:
-    """Add up the bytes of the entries inside the root per role, and look at all storages."""
+def measure(
+    checkpoint: Checkpoint,
+    classified: Sequence[ClassifiedEntry],
+    absent: Sequence[AbsentTensor] = (),
+) -> Sizes:
+    """Add up the bytes of the entries inside the root per role, and look at all storages.
+
+    What a model has and the root has not counts with the bytes that it has in the model.
+    """
     outside = _total(one.entry.tensor for one in classified if one.name is None)
-    return Sizes(_totals(classified), outside, tuple(_storages(checkpoint)))
+    totals = _totals(classified) | _totals_of_absent(absent)
+    return Sizes(totals, outside, tuple(_storages(checkpoint)))
 
 
 def measure_roots(checkpoint: Checkpoint) -> dict[KeyPath, Total]:
@@ -109,7 +119,7 @@ def ties(entries: Iterable[Entry]) -> dict[int, tuple[Entry, ...]]:
     """
     groups: dict[tuple[object, ...], list[Entry]] = defaultdict(list)
     for entry in entries:
-        if entry.tensor is not None and entry.tensor.nbytes and (place := _place(entry.tensor)):
+        if entry.tensor is not None and entry.tensor.nbytes and (place := place_of(entry.tensor)):
             groups[place].append(entry)
     return {
         id(entry): group
@@ -119,7 +129,7 @@ def ties(entries: Iterable[Entry]) -> dict[int, tuple[Entry, ...]]:
     }
 
 
-def _place(tensor: TensorRef) -> tuple[object, ...] | None:
+def place_of(tensor: TensorRef) -> tuple[object, ...] | None:
     """What makes two tensors one; None for a tensor that is in no storage itself."""
     data = tensor.data
     if not isinstance(data, Strided):
@@ -127,8 +137,17 @@ def _place(tensor: TensorRef) -> tuple[object, ...] | None:
     return (data.storage.key, tensor.dtype, tensor.shape, *data[1:])
 
 
+_OBJECTIONS: Final[Mapping[Status | None, TotalName]] = {
+    "unexpected": "unexpected",
+    "mismatched": "mismatched",
+    "stale": "stale_buffers",
+}
+
+
 def _total_name(classified: ClassifiedEntry) -> TotalName:
-    """Return the total that an entry counts towards."""
+    """Return the total that an entry counts towards; one that a model objects to, only there."""
+    if classified.status in _OBJECTIONS:
+        return _OBJECTIONS[classified.status]
     if classified.role == "parameter":
         return "parameters"
     if classified.role == "extra-state":
@@ -153,13 +172,27 @@ def _totals(classified: Iterable[ClassifiedEntry]) -> dict[TotalName, Total]:
     return totals
 
 
+def _totals_of_absent(absent: Iterable[AbsentTensor]) -> dict[TotalName, Total]:
+    groups: dict[TotalName, list[AbsentTensor]] = defaultdict(list)
+    for one in absent:
+        if one.status == "not-saved":
+            groups["missing_non_persistent_buffers"].append(one)
+        elif one.status == "missing" and one.role == "parameter":
+            groups["missing_parameters"].append(one)
+        elif one.status == "missing" and one.role == "buffer":
+            groups["missing_persistent_buffers"].append(one)
+    return {
+        name: Total(len(group), sum(one.nbytes for one in group)) for name, group in groups.items()
+    }
+
+
 def _total(tensors: Iterable[TensorRef | None]) -> Total:
     count = nbytes = 0
     counted: set[tuple[object, ...]] = set()
     for tensor in tensors:
         count += tensor is not None
-        for part in _parts(tensor):
-            place = _place(part)
+        for part in dense_parts(tensor):
+            place = place_of(part)
             if place is None or place not in counted:
                 nbytes += part.nbytes
             if place is not None:
@@ -193,12 +226,12 @@ def _used_bytes(key: str, entries: Sequence[Entry], size: int) -> int:
     runs: set[tuple[int, int]] = set()
     elements: dict[tuple[object, ...] | None, int] = {}
     for entry in entries:
-        for tensor in _parts(entry.tensor):
+        for tensor in dense_parts(entry.tensor):
             data = tensor.data
             if isinstance(data, Strided) and data.storage.key == key and tensor.nbytes:
                 start = tensor.dtype.nbytes_of(data.offset)
                 runs.add((start, start + data.span_bytes(tensor.dtype, tensor.shape)))
-                elements[_place(tensor)] = tensor.nbytes
+                elements[place_of(tensor)] = tensor.nbytes
     union = behind = 0
     for start, end in sorted(runs):
         union += max(0, end - max(start, behind))
@@ -206,12 +239,13 @@ def _used_bytes(key: str, entries: Sequence[Entry], size: int) -> int:
     return min(union, sum(elements.values()), size)
 
 
-def _parts(tensor: TensorRef | None) -> Iterator[TensorRef]:
+def dense_parts(tensor: TensorRef | None) -> Iterator[TensorRef]:
+    """Yield the tensors that a tensor is made of, itself where it has no components."""
     if tensor is None:
         return
     if isinstance(tensor.data, Components):
         for part in tensor.data.parts:
             if isinstance(part.value, TensorRef):
-                yield from _parts(part.value)
+                yield from dense_parts(part.value)
     else:
         yield tensor
