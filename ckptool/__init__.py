@@ -5,21 +5,37 @@
     ...     for one in list_contents(checkpoint).entries:
     ...         print(one.name, one.role, one.entry.tensor.shape)
 
+Against a model:
+
+    >>> from ckptool import check, load_model_spec, open_checkpoint
+    >>> model = load_model_spec("models.py:MyModel(10, 5)")
+    >>> with open_checkpoint("model.pt", keep_defects=True) as checkpoint:
+    ...     print(check(checkpoint, model).strict_load)
+
 The names below are loaded when they are first used: importing ckptool loads neither torch, numpy,
 typer nor rich.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ckptool.analysis.check import Check, check
+    from ckptool.analysis.findings import Finding
     from ckptool.analysis.fingerprint import hash_tensor
     from ckptool.analysis.overview import Contents, Overview, list_contents, overview
     from ckptool.checkpoint.entries import Entry
     from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
-    from ckptool.classification.roles import ClassifiedEntry
+    from ckptool.checkpoint.state_dict import StateDict
+    from ckptool.classification.align import Alignment
+    from ckptool.classification.classify import Classification, ModelMatch, classify
+    from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
     from ckptool.errors import (
+        AmbiguousRootError,
         ArchiveError,
         CkptoolError,
         EntryNotFoundError,
@@ -29,35 +45,56 @@ if TYPE_CHECKING:
         NotACheckpointError,
         OutputError,
         PickleStreamError,
+        SpecError,
         TensorError,
         UnsupportedFormatError,
     )
     from ckptool.pickling.limits import Limits
+    from ckptool.spec.loading import load_model_spec
+    from ckptool.spec.model_spec import ModelSpec, ModuleSpec, TensorSpec
+    from ckptool.spec.strict_load import Model, StrictLoad
     from ckptool.tensors.refs import StorageRef, TensorRef
     from ckptool.values import read_bytes, read_elements
 
 __all__ = [
+    "AbsentTensor",
+    "Alignment",
+    "AmbiguousRootError",
     "ArchiveError",
+    "Check",
     "Checkpoint",
     "CkptoolError",
+    "Classification",
     "ClassifiedEntry",
     "Contents",
     "Entry",
     "EntryNotFoundError",
+    "Finding",
     "InputError",
     "LimitExceededError",
     "Limits",
     "MalformedCheckpointError",
+    "Model",
+    "ModelMatch",
+    "ModelSpec",
+    "ModuleSpec",
     "NotACheckpointError",
     "OutputError",
     "Overview",
     "PickleStreamError",
+    "SpecError",
+    "StateDict",
     "StorageRef",
+    "StrictLoad",
     "TensorError",
     "TensorRef",
+    "TensorSpec",
     "UnsupportedFormatError",
+    "check",
+    "classify",
     "hash_tensor",
     "list_contents",
+    "load_model_spec",
     "open_checkpoint",
     "overview",
     "read_bytes",
@@ -68,43 +105,146 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    match name:
-        case "Checkpoint" | "open_checkpoint":
-            from ckptool.checkpoint import opening
-
-            return getattr(opening, name)
-        case "ClassifiedEntry":
-            from ckptool.classification.roles import ClassifiedEntry
-
-            return ClassifiedEntry
-        case "Entry":
-            from ckptool.checkpoint.entries import Entry
-
-            return Entry
-        case "Limits":
-            from ckptool.pickling.limits import Limits
-
-            return Limits
-        case "Contents" | "Overview" | "list_contents" | "overview":
-            from ckptool.analysis import overview
-
-            return getattr(overview, name)
-        case "StorageRef" | "TensorRef":
-            from ckptool.tensors import refs
-
-            return getattr(refs, name)
-        case "hash_tensor":
-            from ckptool.analysis.fingerprint import hash_tensor
-
-            return hash_tensor
-        case "read_bytes" | "read_elements":
-            from ckptool import values
-
-            return getattr(values, name)
-    from ckptool import errors
-
-    return getattr(errors, name)
+    return getattr(_HOMES.get(name, _errors)(), name)
 
 
 def __dir__() -> list[str]:
     return __all__
+
+
+# Where the names are at home; all others are errors ---------------------------------------------
+
+
+def _errors() -> ModuleType:
+    from ckptool import errors
+
+    return errors
+
+
+def _check() -> ModuleType:
+    from ckptool.analysis import check
+
+    return check
+
+
+def _fingerprint() -> ModuleType:
+    from ckptool.analysis import fingerprint
+
+    return fingerprint
+
+
+def _findings() -> ModuleType:
+    from ckptool.analysis import findings
+
+    return findings
+
+
+def _overview() -> ModuleType:
+    from ckptool.analysis import overview
+
+    return overview
+
+
+def _entries() -> ModuleType:
+    from ckptool.checkpoint import entries
+
+    return entries
+
+
+def _opening() -> ModuleType:
+    from ckptool.checkpoint import opening
+
+    return opening
+
+
+def _state_dict() -> ModuleType:
+    from ckptool.checkpoint import state_dict
+
+    return state_dict
+
+
+def _align() -> ModuleType:
+    from ckptool.classification import align
+
+    return align
+
+
+def _classify() -> ModuleType:
+    from ckptool.classification import classify
+
+    return classify
+
+
+def _roles() -> ModuleType:
+    from ckptool.classification import roles
+
+    return roles
+
+
+def _limits() -> ModuleType:
+    from ckptool.pickling import limits
+
+    return limits
+
+
+def _loading() -> ModuleType:
+    from ckptool.spec import loading
+
+    return loading
+
+
+def _model_spec() -> ModuleType:
+    from ckptool.spec import model_spec
+
+    return model_spec
+
+
+def _strict_load() -> ModuleType:
+    from ckptool.spec import strict_load
+
+    return strict_load
+
+
+def _refs() -> ModuleType:
+    from ckptool.tensors import refs
+
+    return refs
+
+
+def _values() -> ModuleType:
+    from ckptool import values
+
+    return values
+
+
+_HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
+    "AbsentTensor": _roles,
+    "Alignment": _align,
+    "Check": _check,
+    "Checkpoint": _opening,
+    "Classification": _classify,
+    "ClassifiedEntry": _roles,
+    "Contents": _overview,
+    "Entry": _entries,
+    "Finding": _findings,
+    "Limits": _limits,
+    "Model": _strict_load,
+    "ModelMatch": _classify,
+    "ModelSpec": _model_spec,
+    "ModuleSpec": _model_spec,
+    "Overview": _overview,
+    "StateDict": _state_dict,
+    "StorageRef": _refs,
+    "StrictLoad": _strict_load,
+    "TensorRef": _refs,
+    "TensorSpec": _model_spec,
+    "check": _check,
+    "classify": _classify,
+    "hash_tensor": _fingerprint,
+    "list_contents": _overview,
+    "load_model_spec": _loading,
+    "open_checkpoint": _opening,
+    "overview": _overview,
+    "read_bytes": _values,
+    "read_elements": _values,
+}

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ckptool.cli import reading
+from ckptool.cli import checking, reading
 from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
 from ckptool.errors import CkptoolError, OutputError
 
@@ -76,6 +76,8 @@ app = typer.Typer(
 app.command("inspect")(reading.inspect)
 app.command("list")(reading.list_tensors)
 app.command("show")(reading.show)
+app.command("check")(checking.check)
+app.command("spec")(checking.spec)
 
 
 def _print_version(wanted: bool) -> None:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final, TypeAlias, get_args
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, get_args
 
 import typer
 
 from ckptool.classification.roles import Role
 
-__all__ = ["AsJson", "Match", "NoColor", "PathArgument", "RoleOption", "RootOption"]
+if TYPE_CHECKING:
+    from ckptool.spec.strict_load import Model
+
+__all__ = [
+    "AsJson",
+    "Match",
+    "ModelOption",
+    "NoColor",
+    "PathArgument",
+    "RoleOption",
+    "RootOption",
+    "model_of",
+]
 
 _ROLES: Final[tuple[str, ...]] = get_args(Role)
 
@@ -48,5 +60,23 @@ RoleOption: TypeAlias = Annotated[
         help=f"Only tensors of this role: {', '.join(_ROLES)}. Repeatable.",
     ),
 ]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="What the tensors are held against: a spec file, a module saved whole, a .pt2 "
+        "program, 'package.module:callable' or 'file.py:callable', called with literals or not.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 NoColor: TypeAlias = Annotated[bool, typer.Option("--no-color", help="Print without colours.")]
+
+
+def model_of(text: str | None) -> Model | None:
+    """Return the model that `--model` names, None where it was not given."""
+    if text is None:
+        return None
+    from ckptool.spec.loading import load_model_spec
+
+    return load_model_spec(text)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ckptool.errors import OutputError
@@ -25,6 +26,7 @@ __all__ = [
     "print_rich",
     "print_warnings",
     "terminal_width",
+    "write_file",
 ]
 
 # Wide enough that nothing is wrapped or cut where no terminal says how wide it is.
@@ -117,3 +119,16 @@ def print_error(message: str, hint: str | None = None) -> None:
     sys.stderr.write(f"error: {visible(message)}\n")
     if hint:
         sys.stderr.write(f"\nhint: {visible(hint)}\n")
+
+
+def write_file(path: Path, text: str, *, force: bool) -> None:
+    """Write a small file whole or not at all; raise OutputError where one is there, or it fails."""
+    if path.exists() and not force:
+        raise OutputError("there is a file already", path=path, hint="--force replaces it")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from error

@@ -8,7 +8,16 @@ import typer
 
 from ckptool.analysis.overview import Contents, list_contents, overview
 from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
-from ckptool.cli.options import AsJson, Match, NoColor, PathArgument, RoleOption, RootOption
+from ckptool.cli.options import (
+    AsJson,
+    Match,
+    ModelOption,
+    NoColor,
+    PathArgument,
+    RoleOption,
+    RootOption,
+    model_of,
+)
 from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings, terminal_width
 from ckptool.cli.progress import ProgressBar
 
@@ -25,6 +34,7 @@ Sha256 = Annotated[
 
 def inspect(
     path: PathArgument,
+    model: ModelOption = None,
     root: RootOption = None,
     match: Match = None,
     role: RoleOption = None,
@@ -39,18 +49,21 @@ def inspect(
 ) -> None:
     """Say what a checkpoint is and what every tensor in it is.
 
-    Nothing in the file is run, and no tensor data is read unless hashes are asked for.
+    Nothing in the file is run, and no tensor data is read unless hashes are asked for. With a model
+    its word decides, and what is missing or left over is said too.
 
     Examples:
 
       ckptool inspect model.pt
+
+      ckptool inspect model.pt --model 'models.py:MyModel(10, 5)'
 
       ckptool inspect last.ckpt --root state_dict --match '*.bn*'
 
       ckptool inspect model.pt --json | jq .totals
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        found = _contents(checkpoint, match, role, sort, sha256)
+        found = _contents(checkpoint, model, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "inspect")
         else:
@@ -58,11 +71,12 @@ def inspect(
 
             view = inspection(overview(found), unfold=unfold, as_tree=tree, width=terminal_width())
             print_rich(view, no_color=no_color)
-            print_warnings(checkpoint.warnings)
+            print_warnings(found.checkpoint.warnings)
 
 
 def list_tensors(
     path: PathArgument,
+    model: ModelOption = None,
     root: RootOption = None,
     match: Match = None,
     role: RoleOption = None,
@@ -73,7 +87,8 @@ def list_tensors(
 ) -> None:
     """List the tensors of a checkpoint, one line each.
 
-    A line has path, role, dtype, shape and bytes, separated by tabs; --sha256 adds a content hash.
+    A line has path, role, dtype, shape and bytes, separated by tabs; --sha256 adds a content hash,
+    --model how the tensor stands to the model.
 
     Examples:
 
@@ -82,14 +97,14 @@ def list_tensors(
       ckptool list model.safetensors --sha256
     """
     with open_checkpoint(path, root=root) as checkpoint:
-        found = _contents(checkpoint, match, role, sort, sha256)
+        found = _contents(checkpoint, model, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "list")
         else:
             from ckptool.render.listing import listing
 
             print_lines(listing(found))
-            print_warnings(checkpoint.warnings)
+            print_warnings(found.checkpoint.warnings)
 
 
 def show(
@@ -127,6 +142,7 @@ def show(
 
 def _contents(
     checkpoint: Checkpoint,
+    model: str | None,
     match: list[str] | None,
     role: list[str] | None,
     sort: Sort,
@@ -135,6 +151,7 @@ def _contents(
     with ProgressBar() as progress:
         return list_contents(
             checkpoint,
+            model=model_of(model),
             patterns=match or (),
             roles=role or (),
             sort=sort,

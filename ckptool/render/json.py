@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from ckptool.analysis.details import Detail
 from ckptool.analysis.overview import Overview
@@ -13,11 +13,16 @@ from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.classify import ModelMatch
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import CkptoolError
 from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
+
+if TYPE_CHECKING:
+    from ckptool.analysis.check import Check
+    from ckptool.spec.model_spec import TensorSpec
 
 __all__ = ["details_document", "dumps", "error_document", "overview_document", "usage_document"]
 
@@ -46,10 +51,13 @@ def _error(kind: str, message: str, path: str | None) -> dict[str, Any]:
     return {"ckptool": _VERSION, "error": {"kind": kind, "message": message, "path": path}}
 
 
-def overview_document(overview: Overview, command: str) -> dict[str, Any]:
-    """What `inspect` and `list` say."""
+def overview_document(
+    overview: Overview, command: str, found: Check | None = None
+) -> dict[str, Any]:
+    """What `inspect` and `list` say, and `check` with what it found."""
     checkpoint = overview.checkpoint
     sizes = overview.sizes
+    match = overview.contents.match
     return {
         "ckptool": _VERSION,
         "command": command,
@@ -69,10 +77,10 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
         "roots": list(_roots(overview)),
         "training": [{"path": state.path, "kind": state.kind} for state in checkpoint.training],
         "globals": [str(name) for name in overview.foreign_globals],
-        "model": None,
-        "strict_load": None,
+        "model": match and _model(match),
+        "strict_load": match and _strict_load(match),
         "entries": [_entry(one, overview) for one in overview.entries if one.entry.tensor],
-        "absent": [],
+        "absent": [_absent(one) for one in overview.contents.absent],
         "leaves": [_leaf(entry) for entry in checkpoint.entries if entry.tensor is None],
         "totals": {
             name: {"count": total.count, "bytes": total.nbytes}
@@ -86,9 +94,65 @@ def overview_document(overview: Overview, command: str) -> dict[str, Any]:
             "unreferenced": list(sizes.unreferenced),
         },
         "fingerprint": overview.contents.fingerprint,
-        "findings": [],
-        "warnings": [*checkpoint.warnings, *_warn_of_ties(overview)],
+        "findings": [] if found is None else list(_findings(found)),
+        "warnings": [
+            *checkpoint.warnings,
+            *_warn_of_ties(overview),
+            *(() if found is None else found.notes),
+        ],
     }
+
+
+def _model(match: ModelMatch) -> dict[str, Any]:
+    alignment = match.alignment
+    return {
+        "source": match.model.spec.source,
+        "prefix": {
+            "strip": alignment.strip,
+            "add": alignment.add,
+            "matched": alignment.matched,
+            "matched_as_is": alignment.matched_as_is,
+        },
+    }
+
+
+def _strict_load(match: ModelMatch) -> dict[str, Any]:
+    answer = match.strict_load
+    return {
+        "ok": answer.is_ok,
+        "ok_with_prefix": match.strict_load_with_prefix.is_ok,
+        "missing": list(answer.missing),
+        "unexpected": list(answer.unexpected),
+        "shape": list(answer.shape),
+        "errors": list(answer.errors),
+        "why_unknown": answer.why_unknown,
+    }
+
+
+def _absent(one: AbsentTensor) -> dict[str, Any]:
+    spec = one.spec
+    return {
+        "name": one.name,
+        "role": one.role,
+        "persistent": one.is_persistent,
+        "status": one.status,
+        "use": one.use,
+        "dtype": None if spec is None else spec.dtype,
+        "shape": None if spec is None or spec.shape is None else list(spec.shape),
+    }
+
+
+def _findings(found: Check) -> Iterator[dict[str, Any]]:
+    for findings, is_allowed in ((found.findings, False), (found.allowed, True)):
+        for finding in findings:
+            yield {
+                "kind": finding.kind,
+                "code": finding.code,
+                "path": finding.path,
+                "name": finding.name,
+                "message": finding.detail,
+                "allowed": is_allowed,
+            }
 
 
 def _warn_of_ties(overview: Overview) -> Iterator[str]:
@@ -140,7 +204,7 @@ def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
         "in_root": one.name is not None,
         "role": one.role,
         "persistent": one.is_persistent,
-        "status": None,
+        "status": one.status,
         "evidence": one.evidence,
         "certain": one.is_certain,
         "use": one.use,
@@ -150,9 +214,13 @@ def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
             for other in overview.ties.get(id(entry), ())[: _TIES_NAMED + 1]
             if other is not entry
         ],
-        "expected": None,
+        "expected": one.expected and _expected(one.expected),
         "sha256": overview.contents.hashes.get(id(one)),
     }
+
+
+def _expected(spec: TensorSpec) -> dict[str, Any]:
+    return {"dtype": spec.dtype, "shape": None if spec.shape is None else list(spec.shape)}
 
 
 def _tensor(tensor: TensorRef) -> dict[str, Any]:

@@ -13,6 +13,8 @@ __all__ = ["listing"]
 def listing(contents: Contents) -> Iterator[str]:
     """Yield `path, role, dtype, shape, bytes` and, with hashes, `sha256`, separated by tabs.
 
+    With a model the status comes last, `-` outside the root.
+
     With hashes, the last line is `# fingerprint`, a tab and the fingerprint of the root.
     """
     for one in contents.entries:
@@ -25,6 +27,8 @@ def listing(contents: Contents) -> Iterator[str]:
         )
         if contents.hashes:
             line += f"\t{contents.hashes.get(id(one)) or '-'}"
+        if contents.match is not None:
+            line += f"\t{one.status or '-'}"
         yield line + "\n"
     if contents.fingerprint is not None:
         yield f"# fingerprint\t{contents.fingerprint}\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 
 __all__ = ["natural_count", "natural_role", "natural_size"]
 
@@ -24,8 +24,12 @@ def natural_count(count: int, one: str, many: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def natural_role(one: ClassifiedEntry) -> str:
-    """Return a role with its persistence, where one is known: `non-persistent buffer`."""
-    if one.role != "buffer" or one.is_persistent is None:
+def natural_role(one: ClassifiedEntry | AbsentTensor) -> str:
+    """Return a role with persistence and use, as far as they are known.
+
+    `non-persistent buffer, mask`.
+    """
+    if one.role != "buffer":
         return one.role
-    return "persistent buffer" if one.is_persistent else "non-persistent buffer"
+    persistence = {True: "persistent ", False: "non-persistent ", None: ""}[one.is_persistent]
+    return f"{persistence}buffer" + (f", {one.use}" if one.use is not None else "")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ckptool.classification.roles import ClassifiedEntry
+from ckptool.classification.roles import ClassifiedEntry, Status
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.natural import natural_role, natural_size
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["ROLE_STYLES", "TOP", "dtype_text", "shape_text", "tensor_table"]
+if TYPE_CHECKING:
+    from ckptool.spec.model_spec import TensorSpec
+
+__all__ = ["ROLE_STYLES", "TOP", "dtype_text", "shape_text", "status_text", "tensor_table"]
 
 TOP: Final = "/"
 """How the path is shown that leads nowhere: the top of the file."""
@@ -38,10 +41,13 @@ def tensor_table(
     """
     if title:
         yield Text(title, "bold")
-    rows = [_row(line) for line in _lines(entries, by_name, unfold)]
+    lines = _lines(entries, by_name, unfold)
+    has_status = any(line.members[0].status is not None for line in lines)
+    columns = _COLUMNS if has_status else _COLUMNS[:-1]
+    rows = [_row(line)[: len(columns)] for line in lines]
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(_COLUMNS)]
-    for (heading, justify), (least, most) in zip(_COLUMNS, _widths(cells, width), strict=True):
+    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(columns)]
+    for (heading, justify), (least, most) in zip(columns, _widths(cells, width), strict=True):
         table.add_column(heading, justify=justify, overflow="fold", min_width=least, max_width=most)
     for row in rows:
         table.add_row(*row)
@@ -60,7 +66,7 @@ def _widths(
     wanted = [max(map(len, column)) for column in cells]
     if width is None or sum(wanted) + _GAP * len(wanted) <= width:
         return free
-    for index in _FOLDED:
+    for index in (index for index in _FOLDED if index < len(cells)):
         wanted[index] = max(len(word) for cell in cells[index] for word in cell.split())
     if _NARROWEST_NAME + sum(wanted[1:]) + _GAP * len(wanted) > width:
         return free
@@ -69,7 +75,7 @@ def _widths(
 
 _GAP: Final = 2
 _NARROWEST_NAME: Final = 12
-_FOLDED: Final = (1, 5)
+_FOLDED: Final = (1, 5, 6)
 _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("name", "left"),
     ("role", "left"),
@@ -77,6 +83,7 @@ _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("shape", "left"),
     ("bytes", "right"),
     ("evidence", "left"),
+    ("status", "left"),
 )
 
 
@@ -92,6 +99,7 @@ def _row(line: Fold[ClassifiedEntry]) -> tuple[Text, ...]:
         Text("" if tensor is None else shape_text(tensor.shape)),
         Text(natural_size(nbytes)),
         Text(_evidence(one)),
+        status_text(one),
     )
 
 
@@ -113,7 +121,8 @@ def _lines(
 def _looks(one: ClassifiedEntry) -> tuple[object, ...]:
     tensor = one.entry.tensor
     facts = None if tensor is None else (tensor.dtype, tensor.layout, tensor.shape)
-    return (one.role, one.is_persistent, one.evidence, one.is_certain, facts)
+    verdict = (one.role, one.is_persistent, one.use, one.evidence, one.is_certain)
+    return (*verdict, one.status, one.expected and _sides(one.expected), facts)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -124,3 +133,26 @@ def _evidence(one: ClassifiedEntry) -> str:
     if one.evidence == "none":
         return "none"
     return one.evidence if one.is_certain else f"{one.evidence}, likely"
+
+
+_STATUSES: Final[dict[Status, tuple[str, str]]] = {
+    "matched": ("matched", ""),
+    "mismatched": ("mismatched", "red"),
+    "stale": ("left over", "yellow"),
+    "unexpected": ("unexpected", "red"),
+}
+
+
+def status_text(one: ClassifiedEntry) -> Text:
+    """How an entry stands to the model, with the model's side where it is another one."""
+    if one.status is None:
+        return Text("")
+    text = Text(*_STATUSES[one.status])
+    if one.expected is not None:
+        text.append(f"; {_sides(one.expected)} in the model")
+    return text
+
+
+def _sides(spec: TensorSpec) -> str:
+    shape = "" if spec.shape is None else f" {shape_text(spec.shape)}"
+    return f"{spec.dtype or 'any dtype'}{shape}"

@@ -20,8 +20,16 @@ from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.leaves import leaf_type, plain
+from ckptool.render.matching import absent_table, match_rows
 from ckptool.render.natural import natural_count, natural_role, natural_size
-from ckptool.render.table import ROLE_STYLES, TOP, dtype_text, shape_text, tensor_table
+from ckptool.render.table import (
+    ROLE_STYLES,
+    TOP,
+    dtype_text,
+    shape_text,
+    status_text,
+    tensor_table,
+)
 
 __all__ = ["inspection"]
 
@@ -34,6 +42,15 @@ _TOTAL_NAMES: Final[dict[TotalName, tuple[str, str]]] = {
         "buffers of unknown persistence",
     ),
     "extra_state": ("extra state", "extra states"),
+    "mismatched": ("mismatched tensor", "mismatched tensors"),
+    "stale_buffers": ("left-over buffer", "left-over buffers"),
+    "unexpected": ("unexpected tensor", "unexpected tensors"),
+    "missing_parameters": ("missing parameter", "missing parameters"),
+    "missing_persistent_buffers": ("missing buffer", "missing buffers"),
+    "missing_non_persistent_buffers": (
+        "non-persistent buffer that is not saved",
+        "non-persistent buffers that are not saved",
+    ),
     "other_tensors": ("tensor of unknown role", "tensors of unknown role"),
 }
 _TRAINING_NAMES: Final = {
@@ -80,6 +97,9 @@ def inspection(
             parts += ["", *tensor_table(inside, _title(checkpoint), is_named, unfold, width)]
     if outside:
         parts += ["", *tensor_table(outside, "outside the root", False, unfold, width)]
+    absent = list(absent_table(overview.contents.absent, unfold))
+    if absent:
+        parts += ["", *absent]
     parts += ["", _totals(overview)]
     facts = list(_storage_facts(overview, shorten))
     if facts:
@@ -117,6 +137,9 @@ def _heading(overview: Overview) -> Table:
         grid.add_row(
             "globals", Text.assemble((names, "yellow"), "\nnot plain data; nothing was imported")
         )
+    if overview.contents.match is not None:
+        for label, text in match_rows(overview.contents.match):
+            grid.add_row(label, text)
     if overview.contents.fingerprint is not None:
         grid.add_row("fingerprint", Text(overview.contents.fingerprint))
     return grid
@@ -194,11 +217,11 @@ def _tree(entries: Iterable[ClassifiedEntry], checkpoint: Checkpoint) -> Tree:
                 branches[here] = branches[above].add(Text(visible(modules[depth]), "bold"))
         tensor = one.entry.tensor
         facts = "" if tensor is None else f"  {dtype_text(tensor)} {shape_text(tensor.shape)}"
-        branches[tuple(modules)].add(
-            Text.assemble(
-                visible(leaf) or TOP, facts, "  ", (natural_role(one), ROLE_STYLES[one.role])
-            )
-        )
+        role = natural_role(one), ROLE_STYLES[one.role]
+        branch = Text.assemble(visible(leaf) or TOP, facts, "  ", role)
+        if one.status not in (None, "matched"):
+            branch.append("  ").append_text(status_text(one))
+        branches[tuple(modules)].add(branch)
     return top
 
 

@@ -17,6 +17,7 @@ from tests.builders import Tensor, torch_zip
 from tests.running import SAMPLES, json_of, run, run_on_terminal, run_process
 
 ALL_SAMPLES = sorted(path.name for path in SAMPLES.glob("*.*") if path.suffix not in (".py", ".md"))
+NAMES = ("inspect", "list", "show", "check", "spec")
 TRAINING = SAMPLES / "training.ckpt"
 
 # Snapshots -------------------------------------------------------------------------------------
@@ -79,7 +80,7 @@ def test_show_on_a_terminal(snapshot: SnapshotAssertion) -> None:
     assert written == snapshot
 
 
-@pytest.mark.parametrize("command", [(), ("inspect",), ("list",), ("show",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in NAMES)])
 def test_help_has_examples(command: tuple[str, ...], snapshot: SnapshotAssertion) -> None:
     result = run(*command, "--help")
     assert (result.code, result.err) == (0, "")
