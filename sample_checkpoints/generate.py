@@ -1,7 +1,7 @@
-"""Write the sample checkpoints: `python generate.py [FOLDER]`, beside this file by default.
+"""Write the sample checkpoints and their specs: `python generate.py [FOLDER]`.
 
-The same content each time: seeds are fixed and nothing depends on the clock. Needs torch and
-safetensors.
+They go beside this file unless a folder is named. The same content each time: seeds are fixed and
+nothing depends on the clock. Needs torch, safetensors and ckptool.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import builtins
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -171,14 +172,38 @@ SAMPLES: Final[dict[str, Write]] = {
 }
 
 
+SPECS: Final[dict[str, str]] = {
+    "my_model": "models.py:MyModel(10, 5)",
+    "buffer_class_model": "models.py:BufferClassModel",
+    "simple_model": "models.py:SimpleModel",
+    "custom_batch_norm": "models.py:CustomBatchNorm(5)",
+    "transformer_model": "models.py:TransformerModel(16, 50)",
+    "buffer_example": "models.py:BufferExample",
+    "masked_layer": "models.py:MaskedLayer(6)",
+    "lookup_table": "models.py:LookupTable(7, 4)",
+    "bare_module": "models.py:bare_module",
+    "buffer_operations": "models.py:BufferOperations",
+    "classifier": "generate.py:classifier",
+}
+"""The models behind the samples, as `ckptool spec` takes them in this folder."""
+
+
+def write_spec(model: str, path: Path) -> None:
+    """Freeze a model into a spec file."""
+    command = [sys.executable, "-m", "ckptool", "spec", model, "-o", str(path), "--force"]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
     """Write all samples into the folder of the command line."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "specs").mkdir(parents=True, exist_ok=True)
     for name, write in SAMPLES.items():
         torch.manual_seed(0)
         random.seed(0)
         write(folder / name)
+    for name, model in SPECS.items():
+        write_spec(model, folder.resolve() / "specs" / f"{name}.json")
 
 
 if __name__ == "__main__":

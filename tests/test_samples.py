@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,9 +18,7 @@ from ckptool import list_contents, open_checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from tests.oracle import content_hash
 from tests.running import SAMPLES
-
-sys.path.insert(0, str(SAMPLES))
-import models
+from tests.sample_models import models
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "my_model.pt": lambda: models.MyModel(10, 5),
@@ -118,12 +117,24 @@ def test_roles_stay_the_same_for_a_changed_model(name: str, change: str, tmp_pat
 
 def test_what_generate_writes_has_the_same_content(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-B", str(SAMPLES / "generate.py"), str(tmp_path)], check=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == FILES
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES, "specs"])
+    for path in (tmp_path / "specs").iterdir():
+        assert frozen(path) == frozen(SAMPLES / "specs" / path.name), path.name
     for name in FILES:
         kept, again = (listed(folder / name) for folder in (SAMPLES, tmp_path))
         if name == "training.ckpt":  # training rounds as the processor at hand does
             kept, again = dict.fromkeys(kept, None), dict.fromkeys(again, None)
         assert kept == again, name
+
+
+def frozen(path: Path) -> object:
+    """A spec but for the version of the torch that it was made with."""
+    return {**json.loads(path.read_text()), "torch_version": None}
+
+
+def test_every_seed_model_has_a_spec() -> None:
+    names = {path.stem for path in (SAMPLES / "specs").iterdir()}
+    assert names == {Path(name).stem for name in MODELS} | {"classifier"}
 
 
 def listed(path: Path) -> dict[str, str | None]:
