@@ -41,7 +41,12 @@ def main() -> None:
     """Make the files, measure, and say which bars hold."""
     usual = Path(tempfile.gettempdir()) / "ckptool-benchmarks"
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else usual
-    bars = [*measure_gigabyte(folder), *measure_many(folder), measure_reader(folder)]
+    bars = [
+        *measure_gigabyte(folder),
+        *measure_many(folder),
+        measure_reader(folder),
+        *measure_model(folder),
+    ]
     for bar in bars:
         print("holds " if bar.holds else "MISSED", f"{bar.claim}: {bar.measured}")
 
@@ -95,6 +100,35 @@ def measure_reader(folder: Path) -> Bar:
         best = min(best, time.perf_counter() - start)
     speed = len(data) / best / MEGABYTE
     return Bar("the reader takes 4 MB of pickle a second", f"{speed:.1f} MB/s", speed >= 4)
+
+
+def measure_model(folder: Path) -> list[Bar]:
+    path, spec = made(folder, "gigabyte"), made(folder, "spec")
+    costs = compare(
+        {
+            "ckptool inspect": ckptool("inspect", path),
+            "ckptool inspect --model": ckptool("inspect", path, "--model", spec),
+            "ckptool check --model": ckptool("check", path, "--model", spec),
+        }
+    )
+    show("2,000 tensors against a spec", costs)
+    factor = costs["ckptool inspect --model"].seconds / costs["ckptool inspect"].seconds
+    checked = costs["ckptool check --model"]
+    models = str(Path(__file__).with_name("models.py"))
+    built = compare(
+        {
+            "import torch": [sys.executable, "-c", "import torch"],
+            "ckptool spec, 7 billion": ckptool("spec", f"{models}:seven_billion"),
+            "ckptool spec, 70 billion": ckptool("spec", f"{models}:seventy_billion"),
+        }
+    )
+    show("models on the meta device", built)
+    peak = max(cost.peak for cost in built.values())
+    return [
+        Bar("inspect --model costs at most 1.3 of inspect", f"{factor:.2f}", factor <= 1.3),
+        Bar("check takes at most 200 MB", megabytes(checked.peak), checked.peak <= 200 * MEGABYTE),
+        Bar("a model of any size takes at most 1 GB", megabytes(peak), peak <= 1000 * MEGABYTE),
+    ]
 
 
 def ckptool(*arguments: str | Path) -> list[str]:

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from ckptool import load_model_spec
+from ckptool.spec.document import write_document
 
 
 def state_dict(tensors: int, total_bytes: int) -> dict[str, torch.Tensor]:
@@ -46,11 +50,25 @@ def write_pickle(path: Path) -> None:
     path.write_bytes(pickle.dumps(layers, protocol=2))
 
 
+def write_spec(path: Path) -> None:
+    """The spec of a model that has the names of the gigabyte."""
+
+    def model() -> nn.Module:
+        blocks = [
+            nn.ModuleDict({f"layer{n}": nn.LayerNorm(131_072, bias=False) for n in range(10)})
+            for _ in range(200)
+        ]
+        return nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+
+    path.write_text(write_document(load_model_spec(model).spec))
+
+
 FILES: Final[dict[str, Callable[[Path], None]]] = {
     "gigabyte": write_gigabyte,
     "terabyte": write_terabyte,
     "many": write_many,
     "pickle": write_pickle,
+    "spec": write_spec,
 }
 
 
