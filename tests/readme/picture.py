@@ -8,15 +8,16 @@ from typing import Final
 
 from rich.console import Console
 
-from ckptool import list_contents, open_checkpoint, overview
+from ckptool import list_contents, load_model_spec, open_checkpoint, overview
 from ckptool.render.text import inspection
 from tests.running import SAMPLES
 
 __all__ = ["PICTURE", "draw"]
 
 PICTURE: Final = Path(__file__).with_name("inspect.svg")
-COMMAND: Final = "ckptool inspect whole_module.pt"
-_COLUMNS: Final = 92
+PATH: Final = "left_over_buffer.pt"
+MODEL: Final = "specs/my_model.json"
+_COLUMNS: Final = 104
 
 # Rich's own frame loads a font from the web; a picture in a README may not.
 _FRAME: Final = """\
@@ -44,7 +45,8 @@ def draw() -> str:
         file=io.StringIO(), record=True, width=_COLUMNS, force_terminal=True, highlight=False,
         color_system="standard",
     )  # fmt: skip
-    console.print(f"$ {COMMAND}\n")
-    with open_checkpoint(SAMPLES / COMMAND.split()[-1]) as checkpoint:
-        console.print(inspection(overview(list_contents(checkpoint))))
+    console.print(f"$ ckptool inspect {PATH} --model {MODEL}\n")
+    model = load_model_spec(SAMPLES / MODEL)
+    with open_checkpoint(SAMPLES / PATH) as checkpoint:
+        console.print(inspection(overview(list_contents(checkpoint, model=model))))
     return console.export_svg(title="", code_format=_FRAME, unique_id="ckptool")

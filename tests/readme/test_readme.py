@@ -27,14 +27,21 @@ def test_the_picture_is_what_inspect_prints() -> None:
     assert f"({PICTURE.relative_to(ROOT)})" in TEXT
 
 
-def test_the_python_example_runs() -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("example", "printed"),
+    list(zip(EXAMPLES, ["parameter module True", "('temp_buffer',)"], strict=True)),
+    ids=["without a model", "with a model"],
+)
+def test_the_python_examples_run(example: str, printed: str) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", example],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert "parameter module True" in done.stdout
+    assert printed in done.stdout
 
 
 def test_two_commands_install_and_run_it_and_pass_the_tests() -> None:
@@ -47,7 +54,7 @@ def test_every_command_is_shown() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert list(scripts) == ["ckptool"]
     shown = {word for block in BLOCKS for word in re.findall(r"^\$ ckptool (\w+)", block, re.M)}
-    assert shown == {"inspect", "list", "show"}
+    assert shown == {"inspect", "list", "show", "check", "spec"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "sample_checkpoints/README.md"])
