@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
     from ckptool.checkpoint.state_dict import StateDict
     from ckptool.classification.align import Alignment
-    from ckptool.classification.classify import Classification, ModelMatch, classify
+    from ckptool.classification.classify import Classification, classify
+    from ckptool.classification.matching import ModelMatch
     from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
     from ckptool.errors import (
         AmbiguousRootError,
@@ -175,6 +176,12 @@ def _classify() -> ModuleType:
     return classify
 
 
+def _matching() -> ModuleType:
+    from ckptool.classification import matching
+
+    return matching
+
+
 def _roles() -> ModuleType:
     from ckptool.classification import roles
 
@@ -229,7 +236,7 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "Finding": _findings,
     "Limits": _limits,
     "Model": _strict_load,
-    "ModelMatch": _classify,
+    "ModelMatch": _matching,
     "ModelSpec": _model_spec,
     "ModuleSpec": _model_spec,
     "Overview": _overview,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptool.analysis.findings import Finding, read_allowances
-from ckptool.analysis.integrity import crc_findings, defect_findings
+from ckptool.analysis.integrity import Records, check_records, defect_findings
 from ckptool.analysis.loading import load_findings, notes_on_dtypes, role_findings
-from ckptool.analysis.numbers import number_findings, statistic_findings
+from ckptool.analysis.numbers import check_numbers
 from ckptool.analysis.overview import Contents, list_contents
 from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import name_matcher
@@ -27,13 +27,16 @@ class Check:
     """What a check found, in the order load, role, integrity, numbers.
 
     `allowed` are the findings that the user lets pass, `notes` what is worth knowing and wrong in
-    no way.
+    no way. `records` says how much of the file a CRC vouches for, `tensors_read` of how many
+    tensors the values were looked at.
     """
 
     contents: Contents
     findings: tuple[Finding, ...]
-    allowed: tuple[Finding, ...] = ()
-    notes: tuple[str, ...] = ()
+    allowed: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    records: Records
+    tensors_read: int
 
     @property
     def is_passed(self) -> bool:
@@ -69,19 +72,26 @@ def check(
     allowances = read_allowances(allow)
     contents = list_contents(checkpoint, model=model, patterns=patterns, roles=roles)
     is_whole = not patterns and not roles
+    broken = {id(defect.entry) for defect in checkpoint.defects}
+    sound = [one for one in contents.entries if id(one.entry) not in broken and one.entry.tensor]
     with about(checkpoint.path):
+        records, of_records = check_records(
+            checkpoint, contents.entries, progress, is_whole=is_whole
+        )
+        numbers = check_numbers(sound, progress)
         found = [
             *_findings_of_names(contents, patterns, roles),
             *defect_findings(checkpoint, contents.entries),
-            *crc_findings(checkpoint, contents.entries, progress, is_whole=is_whole),
-            *_findings_of_numbers(contents, progress),
+            *of_records,
+            *numbers.findings,
         ]
     left: list[Finding] = []
     passing: list[Finding] = []
     for finding in found:
         is_allowed = any(allowance.covers(finding) for allowance in allowances)
         (passing if is_allowed else left).append(finding)
-    return Check(contents, tuple(left), tuple(passing), tuple(notes_on_dtypes(contents.entries)))
+    notes = (*notes_on_dtypes(contents.entries), *numbers.notes)
+    return Check(contents, tuple(left), tuple(passing), notes, records, numbers.tensors_read)
 
 
 def _findings_of_names(
@@ -92,19 +102,16 @@ def _findings_of_names(
     if match is None:
         return
     is_wanted = name_matcher(patterns)
-    role_of = {one.name: one.role for one in contents.entries}
-    for finding in load_findings(contents.checkpoint, match, contents.entries):
-        name = finding.name or ""
+    known = {one.name: one.role for one in contents.entries}
+
+    def role_of(name: str) -> str:
         spec = match.model.spec.tensors.get(name)
-        role = role_of.get(name, "tensor") if spec is None else spec.kind
-        if is_wanted(name) and (not roles or role in roles):
+        return known.get(name, "tensor") if spec is None else spec.kind
+
+    for finding in load_findings(contents.checkpoint, match, contents.entries):
+        # What is about no name in particular is about all that was asked for.
+        if finding.name is None or (
+            is_wanted(finding.name) and (not roles or role_of(finding.name) in roles)
+        ):
             yield finding
     yield from role_findings(match, contents.entries)
-
-
-def _findings_of_numbers(contents: Contents, progress: Progress) -> Iterator[Finding]:
-    """What is wrong with values; a tensor whose bytes are not all there has none."""
-    broken = {defect.key_path for defect in contents.checkpoint.defects}
-    sound = [one for one in contents.entries if one.entry.path not in broken]
-    yield from number_findings(sound, progress)
-    yield from statistic_findings(sound)

@@ -12,7 +12,7 @@ __all__ = ["CODES", "Allowance", "Code", "Finding", "Kind", "read_allowances"]
 
 Kind: TypeAlias = Literal["load", "role", "integrity", "numbers"]
 Code: TypeAlias = Literal[
-    "missing", "unexpected", "stale", "shape",
+    "missing", "unexpected", "stale", "shape", "value",
     "conflict", "dtype",
     "crc", "size", "record", "bounds",
     "nan", "inf", "negative-variance", "counter",

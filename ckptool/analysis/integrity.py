@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from ckptool.analysis.findings import Finding
 from ckptool.analysis.progress import Progress, side_by_side
@@ -15,27 +16,36 @@ from ckptool.sources import Extent
 from ckptool.tensors.refs import storages_of
 from ckptool.values import read_content
 
-__all__ = ["crc_findings", "defect_findings"]
+__all__ = ["Records", "check_records", "defect_findings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The records of a file that have content: how many there are, were read, and were right."""
+
+    total: int
+    read: int
+    right: int
 
 
 def defect_findings(
     checkpoint: Checkpoint, entries: Iterable[ClassifiedEntry]
 ) -> Iterator[Finding]:
     """Yield the tensors that have no bytes, too few, or reach outside of them."""
-    names = {one.entry.path: one.name for one in entries}
-    for defect in checkpoint.defects:
-        path = defect.key_path
-        if defect.code is not None and path is not None and path in names:
-            yield Finding("integrity", defect.code, path or "/", names[path], defect.problem)
+    asked_for = {id(one.entry): one for one in entries}
+    for entry, error in checkpoint.defects:
+        one = asked_for.get(id(entry))
+        if one is not None and error.code is not None:
+            yield Finding("integrity", error.code, entry.path or "/", one.name, error.problem)
 
 
-def crc_findings(
+def check_records(
     checkpoint: Checkpoint,
     entries: Sequence[ClassifiedEntry],
     progress: Progress,
     *,
     is_whole: bool,
-) -> list[Finding]:
+) -> tuple[Records, list[Finding]]:
     """Read every record whose CRC is recorded; return the tensors of those that differ.
 
     Unless `is_whole`, only records under the given entries are read.
@@ -46,19 +56,24 @@ def crc_findings(
         for storage in storages_of(tensor) if tensor is not None else ():
             if storage.extent is not None:
                 users[storage.extent.offset].append(one)
-    records = {
+    records = {name: extent for name, extent in checkpoint.container.records.items() if extent.size}
+    read = {
         name: extent
-        for name, extent in checkpoint.container.records.items()
-        if extent.crc is not None and extent.size and (is_whole or extent.offset in users)
+        for name, extent in records.items()
+        if extent.crc is not None and (is_whole or extent.offset in users)
     }
-    progress.expect(sum(extent.size for extent in records.values()))
-    broken = side_by_side(_is_broken, records.values(), progress)
-    return [
-        finding
-        for (name, extent), is_broken in zip(records.items(), broken, strict=True)
+    progress.expect(sum(extent.size for extent in read.values()))
+    broken = [
+        name
+        for name, is_broken in zip(
+            read, side_by_side(_is_broken, read.values(), progress), strict=True
+        )
         if is_broken
-        for finding in _findings(name, users.get(extent.offset, ()))
     ]
+    findings = [
+        finding for name in broken for finding in _findings(name, users.get(read[name].offset, ()))
+    ]
+    return Records(len(records), len(read), len(read) - len(broken)), findings
 
 
 def _findings(record: str, users: Sequence[ClassifiedEntry]) -> Iterator[Finding]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ckptool.analysis.findings import Finding
+from ckptool.analysis.findings import Code, Finding
 from ckptool.checkpoint.keypath import display
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classification.classify import Conflict, ModelMatch, is_left_over, is_same_kind
+from ckptool.classification.matching import Conflict, ModelMatch, is_left_over, is_same_kind
 from ckptool.classification.roles import ClassifiedEntry
-from ckptool.spec.model_spec import ModelSpec
+from ckptool.spec.model_spec import ModelSpec, TensorSpec
 
 __all__ = ["load_findings", "notes_on_dtypes", "role_findings"]
 
@@ -18,33 +18,38 @@ __all__ = ["load_findings", "notes_on_dtypes", "role_findings"]
 def load_findings(
     checkpoint: Checkpoint, match: ModelMatch, entries: Sequence[ClassifiedEntry]
 ) -> Iterator[Finding]:
-    """Yield one finding per name that a strict load of the root, as it is, would object to."""
+    """Yield one finding per name that a strict load of the root, as it is, would object to.
+
+    Where the answer cannot be told, they are what the names alone say, and say so.
+    """
     spec, answer = match.model.spec, match.strict_load
     paths = {one.name: one.entry.path for one in entries if one.name is not None}
     above = () if checkpoint.root is None else checkpoint.root.keys
+    doubt = "" if answer.is_ok is not None else "; by its name alone"
 
-    def path_of(name: str) -> str:
-        return paths.get(name) or display((*above, name))
+    def finding(code: Code, name: str | None, detail: str) -> Finding:
+        path = display(above) if name is None else paths.get(name) or display((*above, name))
+        return Finding("load", code, path or "/", name, detail + doubt)
 
+    twins = _twins(match) if answer.missing else {}
     for name in answer.missing:
-        yield Finding("load", "missing", path_of(name), name, _missing(name, match))
+        yield finding("missing", name, _missing(spec.tensors.get(name), twins.get(name)))
     for name in answer.unexpected:
         if is_left_over(name, spec):
-            detail = "left over: the model's buffer is not persistent"
-            yield Finding("load", "stale", path_of(name), name, detail)
+            yield finding("stale", name, "left over: the model's buffer is not persistent")
         else:
-            yield Finding("load", "unexpected", path_of(name), name, _unexpected(name, spec))
+            yield finding("unexpected", name, _unexpected(name, spec))
     for name in answer.shape:
-        yield Finding("load", "shape", path_of(name), name, _shapes(name, match))
-    for message in answer.errors:
-        yield Finding("load", "unexpected", display(above) or "/", None, message)
+        yield finding("shape", name, _shapes(name, match))
+    for error in answer.errors:
+        yield finding("value", error.name, error.problem)
 
 
 def role_findings(match: ModelMatch, entries: Sequence[ClassifiedEntry]) -> Iterator[Finding]:
     """Yield where the file claims another role than the model, or has another kind of number."""
     asked_for = {id(one) for one in entries}
     for conflict in match.conflicts:
-        one = conflict.entry
+        one = conflict.given
         if id(one) in asked_for:
             yield Finding("role", "conflict", one.entry.path, one.name, _conflict(conflict))
     for one in entries:
@@ -69,29 +74,26 @@ def notes_on_dtypes(entries: Sequence[ClassifiedEntry]) -> Iterator[str]:
         yield f"{tensors} {saved} in the file and {expected} in the model; a load casts them"
 
 
-def _missing(name: str, match: ModelMatch) -> str:
-    spec = match.model.spec.tensors.get(name)
+def _missing(spec: TensorSpec | None, twin: str | None) -> str:
     if spec is None:
         return "the model takes an extra state"
-    twin = _twin(name, match)
     if twin is not None:
         return f"a {spec.kind} of the model, tied with {twin}, which is in the file"
     return f"a {spec.kind} of the model; it would stay at its initial value"
 
 
-def _twin(name: str, match: ModelMatch) -> str | None:
-    """Another name of the same tensor that the file has."""
+def _twins(match: ModelMatch) -> dict[str, str]:
+    """Names of tensors that the file has under another name, and that name."""
     tensors = match.model.spec.tensors
-    first = tensors[name].tied_to or name
-    names = match.state.tensors
-    return next(
-        (
-            other
-            for other, spec in tensors.items()
-            if other != name and first in (other, spec.tied_to) and other in names
-        ),
-        None,
-    )
+    saved: dict[str, str] = {}
+    for name, spec in tensors.items():
+        if name in match.state.tensors:
+            saved.setdefault(spec.tied_to or name, name)
+    return {
+        name: saved[first]
+        for name, spec in tensors.items()
+        if (first := spec.tied_to or name) in saved and name not in match.state.tensors
+    }
 
 
 def _unexpected(name: str, spec: ModelSpec) -> str:
@@ -110,10 +112,9 @@ def _shapes(name: str, match: ModelMatch) -> str:
 
 
 def _conflict(conflict: Conflict) -> str:
-    claimed, one = conflict.claimed, conflict.entry
-    return (
-        f"{_named(claimed)} by the file's own word ({claimed.evidence}), {_named(one)} in the model"
-    )
+    claimed = conflict.claimed
+    said = f"{_named(claimed)} by the file's own word ({claimed.evidence})"
+    return f"{said}, {_named(conflict.given)} in the model"
 
 
 def _named(one: ClassifiedEntry) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ckptool.analysis.findings import Code, Finding
@@ -11,6 +12,7 @@ from ckptool.analysis.progress import Progress, side_by_side
 from ckptool.analysis.sizes import dense_parts, place_of
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.classification.roles import ClassifiedEntry
+from ckptool.errors import LimitExceededError
 from ckptool.tensors.dtypes import DType
 from ckptool.tensors.refs import Strided, TensorRef
 from ckptool.values import numpy_dtype, read_elements
@@ -18,7 +20,7 @@ from ckptool.values import numpy_dtype, read_elements
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["number_findings", "statistic_findings"]
+__all__ = ["Numbers", "check_numbers"]
 
 _MEAN: Final = "running_mean"
 _VARIANCE: Final = "running_var"
@@ -27,14 +29,24 @@ _COUNTER: Final = "num_batches_tracked"
 _BFLOAT16_EXPONENT: Final = 0x7F80
 
 
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What was found in values, of how many tensors; `notes` name those that were not read."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    tensors_read: int
+
+
 class _Tally(NamedTuple):
-    """How many elements are NaN, and how many are infinite."""
+    """How many elements are NaN, and how many are infinite; `refusal` says why none were read."""
 
     nan: int
     inf: int
+    refusal: str | None = None
 
 
-def number_findings(entries: Sequence[ClassifiedEntry], progress: Progress) -> Iterator[Finding]:
+def check_numbers(entries: Sequence[ClassifiedEntry], progress: Progress) -> Numbers:
     """Read the values of all entries in bounded memory, those of tied ones once."""
     users: dict[object, list[ClassifiedEntry]] = defaultdict(list)
     parts: dict[object, TensorRef] = {}
@@ -44,19 +56,30 @@ def number_findings(entries: Sequence[ClassifiedEntry], progress: Progress) -> I
                 place: object = place_of(part) or id(part)
                 parts.setdefault(place, part)
                 users[place].append(one)
-    progress.expect(sum(part.nbytes for part in parts.values()))
-    tallies = side_by_side(_tally, parts.values(), progress)
-    for place, tally in zip(parts, tallies, strict=True):
-        for one in users[place]:
-            yield from _findings_of(one, tally, parts[place].numel or 0)
+    progress.expect(sum(_kept_once(part).nbytes for part in parts.values()))
+    tallies = dict(zip(parts, side_by_side(_tally, parts.values(), progress), strict=True))
+    findings = [
+        finding
+        for place, tally in tallies.items()
+        for one in users[place]
+        for finding in _findings_of(one, tally, parts[place].numel or 0)
+    ]
+    unread = {
+        id(one): f"{one.entry.path or '/'} was not read: {tally.refusal}"
+        for place, tally in tallies.items()
+        if tally.refusal is not None
+        for one in users[place]
+    }
+    read = [one for one in entries if id(one) not in unread]
+    findings += _findings_of_statistics(read, progress)
+    return Numbers(tuple(findings), tuple(unread.values()), len(read))
 
 
 def _findings_of(one: ClassifiedEntry, tally: _Tally, numel: int) -> Iterator[Finding]:
-    path = one.entry.path or "/"
     if tally.nan:
-        yield Finding("numbers", "nan", path, one.name, f"{_share(tally.nan, numel)} NaN")
+        yield _finding("nan", one, f"{_share(tally.nan, numel)} NaN")
     if tally.inf:
-        yield Finding("numbers", "inf", path, one.name, f"{_share(tally.inf, numel)} infinite")
+        yield _finding("inf", one, f"{_share(tally.inf, numel)} infinite")
 
 
 def _share(count: int, numel: int) -> str:
@@ -68,14 +91,27 @@ def _share(count: int, numel: int) -> str:
 
 def _tally(tensor: TensorRef, progress: Progress) -> _Tally:
     nan = inf = 0
+    once = _kept_once(tensor)
     is_all_finite = _finite_test(tensor.dtype)
-    for chunk in read_elements(tensor):
-        progress.advance(chunk.nbytes)
-        numbers = _reals(chunk, tensor.dtype)
-        if not is_all_finite(numbers):
-            nan_here, inf_here = _count(numbers)
-            nan, inf = nan + nan_here, inf + inf_here
-    return _Tally(nan, inf)
+    try:
+        for chunk in read_elements(once):
+            progress.advance(chunk.nbytes)
+            if not is_all_finite(_reals(chunk, tensor.dtype)):
+                nan_here, inf_here = _count(chunk, tensor.dtype)
+                nan, inf = nan + nan_here, inf + inf_here
+    except LimitExceededError as error:
+        return _Tally(0, 0, error.message)
+    times = (tensor.numel or 0) // (once.numel or 1)
+    return _Tally(nan * times, inf * times)
+
+
+def _kept_once(tensor: TensorRef) -> TensorRef:
+    """The tensor without the repetitions that a stride of zero stands for."""
+    data = tensor.data
+    if not isinstance(data, Strided) or 0 not in data.stride or 0 in tensor.shape:
+        return tensor
+    steps = zip(tensor.shape, data.stride, strict=True)
+    return replace(tensor, shape=tuple(size if step else 1 for size, step in steps))
 
 
 def _reals(chunk: NDArray[Any], dtype: DType) -> NDArray[Any]:
@@ -100,35 +136,61 @@ def _finite_test(dtype: DType) -> Callable[[NDArray[Any]], bool]:
     return lambda numbers: bool(np.isfinite(numbers).all())
 
 
-def _count(numbers: NDArray[Any]) -> tuple[int, int]:
+def _count(numbers: NDArray[Any], dtype: DType) -> tuple[int, int]:
+    """How many elements are NaN, how many infinite; a complex one by either of its parts."""
     import numpy as np
 
-    return int(np.isnan(numbers).sum()), int(np.isinf(numbers).sum())
+    is_nan, is_inf = np.isnan(numbers), np.isinf(numbers)
+    if dtype.name == "complex32":
+        is_nan, is_inf = (flags.reshape(-1, 2).any(axis=1) for flags in (is_nan, is_inf))
+    return int(is_nan.sum()), int(is_inf.sum())
 
 
 # Statistics and counters -----------------------------------------------------------------------
 
 
-def statistic_findings(entries: Sequence[ClassifiedEntry]) -> Iterator[Finding]:
+def _findings_of_statistics(
+    entries: Sequence[ClassifiedEntry], progress: Progress
+) -> Iterator[Finding]:
     """Yield variances below zero, and counters that are not what a normalisation counts with."""
-    by_keys = {one.entry.keys: one for one in entries}
+    statistics = {
+        _place(one): tensor
+        for one in entries
+        if (tensor := one.entry.tensor) is not None
+        and isinstance(tensor.data, Strided)
+        and _place(one)[1].endswith((_MEAN, _VARIANCE, _COUNTER))
+    }
     for one in entries:
-        tensor, leaf = one.entry.tensor, _split(one)[1]
-        if tensor is None or not isinstance(tensor.data, Strided):
+        above, name = _place(one)
+        tensor = statistics.get((above, name))
+        leaf = name.rpartition(".")[2]
+        if tensor is None:
             continue
         if leaf == _VARIANCE and tensor.dtype.kind == "float":
-            negative = sum(int((chunk < 0).sum()) for chunk in read_elements(tensor))
+            negative = sum(int((chunk < 0).sum()) for chunk in _watched(tensor, progress))
             if negative:
                 detail = f"{_share(negative, tensor.numel or 0)} below zero"
                 yield _finding("negative-variance", one, detail)
         elif leaf == _COUNTER:
-            wrong = _wrong_counter(tensor) or _idle_counter(one, tensor, by_keys)
+            module = name.removesuffix(_COUNTER)
+            beside = {leaf: statistics.get((above, module + leaf)) for leaf in (_MEAN, _VARIANCE)}
+            wrong = _wrong_counter(tensor) or _idle_counter(tensor, beside, progress)
             if wrong is not None:
                 yield _finding("counter", one, wrong)
 
 
-def _finding(code: Code, one: ClassifiedEntry, detail: str) -> Finding:
-    return Finding("numbers", code, one.entry.path or "/", one.name, detail)
+def _place(one: ClassifiedEntry) -> tuple[KeyPath, str]:
+    """Where an entry stands and its name there; in a list of pairs the name is beside it."""
+    *above, last = one.entry.keys or ("",)
+    return (tuple(above), last) if isinstance(last, str) else (tuple(above[:-1]), one.name or "")
+
+
+def _watched(tensor: TensorRef, progress: Progress) -> Iterator[NDArray[Any]]:
+    once = _kept_once(tensor)
+    progress.expect(once.nbytes)
+    for chunk in read_elements(once):
+        progress.advance(chunk.nbytes)
+        yield chunk
 
 
 def _wrong_counter(tensor: TensorRef) -> str | None:
@@ -138,25 +200,19 @@ def _wrong_counter(tensor: TensorRef) -> str | None:
 
 
 def _idle_counter(
-    one: ClassifiedEntry, counter: TensorRef, by_keys: Mapping[KeyPath, ClassifiedEntry]
+    counter: TensorRef, beside: Mapping[str, TensorRef | None], progress: Progress
 ) -> str | None:
     """What is wrong with a counter of zero: the statistics beside it have seen data."""
     if any(chunk.any() for chunk in read_elements(counter)):
         return None
-    above, _ = _split(one)
-    for leaf, initial in ((_MEAN, 0), (_VARIANCE, 1)):
-        statistic = by_keys.get((*one.entry.keys[:-1], above + leaf))
-        tensor = None if statistic is None else statistic.entry.tensor
-        if tensor is None or not isinstance(tensor.data, Strided):
-            continue
-        if any((chunk != initial).any() for chunk in read_elements(tensor)):
+    for leaf, statistic in beside.items():
+        initial = 0 if leaf == _MEAN else 1
+        if statistic is not None and any(
+            (chunk != initial).any() for chunk in _watched(statistic, progress)
+        ):
             return f"it is 0, though {leaf} is no longer {initial}"
     return None
 
 
-def _split(one: ClassifiedEntry) -> tuple[str, str]:
-    """The last key of an entry: the module's path with its dot, and the name behind it."""
-    keys = one.entry.keys
-    key = keys[-1] if keys and isinstance(keys[-1], str) else ""
-    leaf = key.rpartition(".")[2]
-    return key.removesuffix(leaf), leaf
+def _finding(code: Code, one: ClassifiedEntry, detail: str) -> Finding:
+    return Finding("numbers", code, one.entry.path or "/", one.name, detail)

@@ -13,12 +13,13 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.globals import is_known_global
 from ckptool.checkpoint.keypath import KeyPath
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classification.classify import ModelMatch, classify
+from ckptool.classification.classify import classify
 from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import about
 from ckptool.pickling.nodes import Global
 
 if TYPE_CHECKING:
+    from ckptool.classification.matching import ModelMatch
     from ckptool.spec.strict_load import Model
 
 __all__ = ["Contents", "Overview", "list_contents", "overview"]

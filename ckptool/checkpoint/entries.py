@@ -15,7 +15,7 @@ from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.tensors.rebuild import explain, tensor_attributes
 from ckptool.tensors.refs import TensorRef, check_bounds
 
-__all__ = ["Cycle", "Entry", "list_entries"]
+__all__ = ["Cycle", "Defect", "Entry", "list_entries"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,13 @@ class Entry(NamedTuple):
         return self.node if type(self.node) is TensorRef else None
 
 
+class Defect(NamedTuple):
+    """A tensor that the file describes wrongly, with what is wrong."""
+
+    entry: Entry
+    error: TensorError
+
+
 @dataclass(slots=True, eq=False)
 class _Frame:
     """A container on the way down: its entries to come, and the module that it belongs to."""
@@ -68,7 +75,7 @@ def list_entries(
     *,
     most: int,
     above: KeyPath = (),
-    defects: list[TensorError] | None = None,
+    defects: list[Defect] | None = None,
 ) -> list[Entry]:
     """Return the leaves of a tree in file order, every tensor checked against its storage.
 
@@ -105,7 +112,7 @@ def list_entries(
     return found
 
 
-def _check(entry: Entry, defects: list[TensorError] | None) -> None:
+def _check(entry: Entry, defects: list[Defect] | None) -> None:
     try:
         if type(entry.node) is TensorRef:
             check_bounds(entry.node)
@@ -117,7 +124,7 @@ def _check(entry: Entry, defects: list[TensorError] | None) -> None:
         )
         if defects is None or error.code is None:
             raise placed from error
-        defects.append(placed)
+        defects.append(Defect(entry, placed))
 
 
 class _Walk:

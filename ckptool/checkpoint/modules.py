@@ -16,7 +16,7 @@ from ckptool.checkpoint.keypath import display_key
 from ckptool.formats.container import ModuleAttributes
 from ckptool.pickling.nodes import Global, Node, Opaque
 
-__all__ = ["EXTRA_STATE", "Member", "is_extra_state", "is_module", "members"]
+__all__ = ["EXTRA_STATE", "Member", "is_extra_state", "is_module", "join", "members"]
 
 _SCRIPT_PREFIX = "__torch__"
 _PARTS = ("_parameters", "_buffers", "_modules")
@@ -34,6 +34,11 @@ class Member:
 
 EXTRA_STATE = "_extra_state"
 """The name under which a module's `state_dict()` puts what `get_extra_state` gives."""
+
+
+def join(path: str, name: str) -> str:
+    """Return the whole name of what a module has; the model itself has the empty path."""
+    return f"{path}.{name}" if path else name
 
 
 def is_extra_state(key: object) -> bool:

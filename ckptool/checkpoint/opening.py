@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from ckptool.checkpoint.containers import mapping_of
-from ckptool.checkpoint.entries import Entry, list_entries
+from ckptool.checkpoint.entries import Defect, Entry, list_entries
 from ckptool.checkpoint.keypath import KeyPath, display, display_key
 from ckptool.checkpoint.roots import (
     Root,
@@ -22,7 +22,7 @@ from ckptool.checkpoint.roots import (
     shortened,
     survey,
 )
-from ckptool.errors import InputError, NotACheckpointError, TensorError, about
+from ckptool.errors import InputError, NotACheckpointError, about
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
@@ -51,7 +51,7 @@ class Checkpoint:
     survey: Survey
     root: Root | None
     is_root_given: bool = False
-    defects: tuple[TensorError, ...] = ()
+    defects: tuple[Defect, ...] = ()
 
     @property
     def path(self) -> Path:
@@ -143,8 +143,9 @@ class Checkpoint:
         return {}
 
     def with_root(self, root: Root) -> Checkpoint:
-        """Return the same open checkpoint with another one of its roots chosen."""
-        return replace(self, root=root)
+        """Return the same open checkpoint with another root chosen."""
+        roots = {**self.survey.roots, root.keys: root}
+        return replace(self, root=root, survey=Survey(roots, self.survey.training))
 
     def close(self) -> None:
         """Give the file back."""
@@ -189,7 +190,7 @@ def _open(source: FileSource, root: str | None, limits: Limits, keep_defects: bo
         raise _refuse_directory(source.path)
     container = read_container(source, limits)
     most = min(limits.leaves, _LEAVES_OF_ANY_FILE + container.tree_bytes)
-    defects: list[TensorError] | None = [] if keep_defects else None
+    defects: list[Defect] | None = [] if keep_defects else None
     entries: list[Entry] = []
     for above, tree in [((), container.tree), *_beside(container)]:
         entries += list_entries(

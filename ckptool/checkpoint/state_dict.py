@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from ckptool.checkpoint.containers import by_key, mapping_of
-from ckptool.checkpoint.keypath import display_key
+from ckptool.checkpoint.keypath import KeyPath, display_key
 from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Metadata", "StateDict", "key_name", "state_dict_of"]
+__all__ = ["Metadata", "StateDict", "key_name", "state_dict_of", "state_dicts_of"]
 
 Metadata: TypeAlias = Mapping[str, Mapping[str, object]]
 """`_metadata` as plain data: per module path its version, and what else the module wrote."""
@@ -41,7 +41,7 @@ class StateDict:
             None
             if self.metadata is None
             else {
-                rename(f"{path}.").removesuffix(".") if path else path: facts
+                rename(f"{path}." if path else "").removesuffix("."): facts
                 for path, facts in self.metadata.items()
             },
         )
@@ -53,8 +53,28 @@ def state_dict_of(checkpoint: Checkpoint, root: Root) -> StateDict:
     A module that was saved whole stands for what its own `state_dict()` would give: its
     non-persistent buffers are not in it.
     """
-    tensors = dict(_tensors(checkpoint, root))
-    return StateDict(tensors, _plain_metadata(checkpoint.metadata_of(root)) or None)
+    ((_, state),) = state_dicts_of(checkpoint, [root])
+    return state
+
+
+def state_dicts_of(
+    checkpoint: Checkpoint, roots: Iterable[Root]
+) -> Iterator[tuple[Root, StateDict]]:
+    """Yield what each root would be as a state_dict; the entries are looked through once."""
+    roots = list(roots)
+    members: dict[KeyPath, dict[str, TensorRef | None]] = {
+        root.keys: {} for root in roots if is_module(root.node)
+    }
+    for entry in checkpoint.entries if members else ():
+        if entry.member in ("parameter", "buffer") and entry.is_persistent is not False:
+            place = checkpoint.locate(entry)
+            if place is not None and place[0].keys in members:
+                members[place[0].keys][place[1]] = entry.tensor
+    for root in roots:
+        tensors = members.get(root.keys)
+        if tensors is None:
+            tensors = dict(_tensors(checkpoint, root))
+        yield root, StateDict(tensors, _plain_metadata(checkpoint.metadata_of(root)) or None)
 
 
 def key_name(key: Hashable) -> str:
@@ -63,13 +83,6 @@ def key_name(key: Hashable) -> str:
 
 
 def _tensors(checkpoint: Checkpoint, root: Root) -> Iterator[tuple[str, TensorRef | None]]:
-    if is_module(root.node):
-        for entry in checkpoint.entries:
-            if entry.member in ("parameter", "buffer") and entry.is_persistent is not False:
-                place = checkpoint.locate(entry)
-                if place is not None and place[0].keys == root.keys:
-                    yield place[1], entry.tensor
-        return
     if root.pairs is not None:
         yield from root.pairs
         return

@@ -8,18 +8,18 @@ prefix it is gets read off the names themselves, so that chains of any wrappers 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root, find_root, shortened
-from ckptool.checkpoint.state_dict import StateDict, state_dict_of
+from ckptool.checkpoint.state_dict import StateDict, state_dicts_of
 from ckptool.errors import AmbiguousRootError
 from ckptool.spec.model_spec import ModelSpec, TensorSpec
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Alignment", "align", "fit_root"]
+__all__ = ["Alignment", "align", "endings_of", "fit_root"]
 
 # Further in, a common part of two names is more likely chance than a wrapper's attribute.
 _DEEPEST_PREFIX: Final = 8
@@ -27,6 +27,9 @@ _PREFIXES_OF_ONE_NAME: Final = 8
 _CANDIDATES: Final = 8
 # What fewer names than that agree on is no prefix of the model.
 _LEAST_SHARE: Final = 1 / 3
+
+Endings: TypeAlias = Mapping[str, Sequence[str]]
+"""Names by how they end behind one of their dots: the parts before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,43 +57,55 @@ class Alignment:
         return self.add + name[len(self.strip) :]
 
 
-def align(state: StateDict, spec: ModelSpec, *, is_fitting: bool = False) -> Alignment:
+def align(
+    state: StateDict, spec: ModelSpec, *, is_fitting: bool = False, endings: Endings | None = None
+) -> Alignment:
     """Find the prefix with which most names of a state_dict are the model's.
 
     One that would give two names to one is none. Names as they are go before any prefix that
-    matches no more of them, and before all where they are known to be `is_fitting`.
+    matches no more of them, and before all where they are known to be `is_fitting`. `endings` are
+    those of the model's names, where they are known already.
     """
     names = [name for name, tensor in state.tensors.items() if tensor is not None]
     known = spec.tensors
-    as_is = sum(name in known for name in names)
+    matching = [name for name in names if name in known]
+    as_is = len(matching)
     best = Alignment("", "", as_is, as_is)
     if is_fitting or as_is in (len(names), len(known)):
         return best
-    least = max(as_is + 1, _LEAST_SHARE * min(len(names), len(known)))
-    agreeing = 0
-    for strip, add in _candidates(names, known):
+    agreeing = sum(_has_its_shape(known[name], state.tensors[name]) for name in matching)
+    for strip, add in _candidates(names, endings_of(known) if endings is None else endings):
+        # Where some names match as they are, another part in the place of one is another module.
+        if strip and add and as_is:
+            continue
         candidate = Alignment(strip, add, 0, as_is)
         renamed = {candidate.rename(name): name for name in names}
         if len(renamed) < len(names):
             continue
         pairs = [(known[new], state.tensors[old]) for new, old in renamed.items() if new in known]
-        alike = sum(_is_alike(*pair) for pair in pairs)
-        if len(pairs) >= least and (alike, len(pairs)) > (agreeing, best.matched):
+        alike = sum(_has_its_shape(*pair) for pair in pairs)
+        is_many = len(pairs) >= _LEAST_SHARE * min(len(names), len(known))
+        if is_many and len(pairs) > as_is and (alike, len(pairs)) > (agreeing, best.matched):
             best, agreeing = Alignment(strip, add, len(pairs), as_is), alike
     return best
 
 
-def _is_alike(expected: TensorSpec, tensor: TensorRef | None) -> bool:
+def _has_its_shape(expected: TensorSpec, tensor: TensorRef | None) -> bool:
     return tensor is not None and expected.shape in (None, tensor.shape)
 
 
-def _candidates(names: Iterable[str], known: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The pairs of prefixes behind which names go on alike, those of the most names first."""
+def endings_of(names: Iterable[str]) -> Endings:
+    """Return the model's names by how they end, each with what stands before that."""
     endings: dict[str, list[str]] = defaultdict(list)
-    for name in known:
+    for name in names:
         for prefix, ending in _cuts(name):
             if len(endings[ending]) < _PREFIXES_OF_ONE_NAME:
                 endings[ending].append(prefix)
+    return endings
+
+
+def _candidates(names: Iterable[str], endings: Endings) -> Iterator[tuple[str, str]]:
+    """The pairs of prefixes behind which names go on alike, those of the most names first."""
     votes: Counter[tuple[str, str]] = Counter()
     for name in names:
         for prefix, ending in _cuts(name):
@@ -120,8 +135,10 @@ def fit_root(checkpoint: Checkpoint, spec: ModelSpec) -> Checkpoint:
     """
     if checkpoint.is_root_given or len(checkpoint.roots) < 2:
         return _checked(checkpoint)
+    endings = endings_of(spec.tensors)
     matches = {
-        root.keys: align(state_dict_of(checkpoint, root), spec).matched for root in checkpoint.roots
+        root.keys: align(state, spec, endings=endings).matched
+        for root, state in state_dicts_of(checkpoint, checkpoint.roots)
     }
     most = max(matches.values())
     best = [root for root in checkpoint.roots if matches[root.keys] == most]

@@ -21,6 +21,7 @@ from ckptool.cli.options import (
 from ckptool.cli.output import (
     print_json,
     print_lines,
+    print_notes,
     print_rich,
     print_warnings,
     terminal_width,
@@ -97,7 +98,8 @@ def check(
             from ckptool.render.checking import check_view
 
             print_rich(check_view(found, unfold=unfold, width=terminal_width()), no_color=no_color)
-            print_warnings([*found.contents.checkpoint.warnings, *found.notes])
+            print_warnings(found.contents.checkpoint.warnings)
+            print_notes(found.notes)
     if not found.is_passed:
         raise typer.Exit(_FOUND)
 

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "print_error",
     "print_json",
     "print_lines",
+    "print_notes",
     "print_rich",
     "print_warnings",
     "terminal_width",
@@ -114,6 +115,12 @@ def print_warnings(warnings: Iterable[str]) -> None:
     sys.stderr.writelines(f"warning: {visible(warning)}\n" for warning in warnings)
 
 
+def print_notes(notes: Iterable[str]) -> None:
+    """Write what is worth knowing and wrong in no way, behind the data."""
+    flush()
+    sys.stderr.writelines(f"note: {visible(note)}\n" for note in notes)
+
+
 def print_error(message: str, hint: str | None = None) -> None:
     """Write one line, and behind a blank line what can be done."""
     sys.stderr.write(f"error: {visible(message)}\n")
@@ -123,12 +130,18 @@ def print_error(message: str, hint: str | None = None) -> None:
 
 def write_file(path: Path, text: str, *, force: bool) -> None:
     """Write a small file whole or not at all; raise OutputError where one is there, or it fails."""
-    if path.exists() and not force:
-        raise OutputError("there is a file already", path=path, hint="--force replaces it")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.parent / f".{os.getpid()}.unfinished"
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
+        if path.is_dir():
+            raise OutputError("it is a directory", path=path, hint="name the file inside it")
+        if path.exists() and not force:
+            raise OutputError("there is a file already", path=path, hint="--force replaces it")
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            with suppress(OSError):
+                unfinished.unlink()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OutputError(f"cannot be written: {reason}", path=path) from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,6 @@ from rich.text import Text
 
 from ckptool.analysis.check import Check
 from ckptool.analysis.findings import Finding, Kind
-from ckptool.checkpoint.opening import Checkpoint
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.matching import match_rows
@@ -51,27 +51,31 @@ def _summary(found: Check) -> Table:
         grid.add_row(label, text)
     for kind, label in _KINDS.items():
         if kind != "role" or match is not None:
-            grid.add_row(label, _state(kind, found, checkpoint))
+            grid.add_row(label, _state(kind, found))
     return grid
 
 
-def _state(kind: Kind, found: Check, checkpoint: Checkpoint) -> Text:
+def _state(kind: Kind, found: Check) -> Text:
+    """What one question came to: findings, allowed ones, and how much was looked at."""
     count = sum(finding.kind == kind for finding in found.findings)
+    allowed = sum(finding.kind == kind for finding in found.allowed)
+    parts = []
     if count:
-        return Text(natural_count(count, "finding"), "red")
-    if kind == "integrity":
-        return Text(f"nothing found; {_crc(checkpoint)}", "green")
-    tensors = natural_count(len(found.contents.entries), "tensor")
-    return Text(f"nothing found in {tensors}", "green")
+        parts.append(natural_count(count, "finding"))
+    if allowed:
+        parts.append(f"{natural_count(allowed, 'finding')} allowed")
+    text = Text("; ".join(parts) or "nothing found", "red" if count else "green")
+    return text.append(f"; {_extent(kind, found)}" if kind != "role" else "", "default")
 
 
-def _crc(checkpoint: Checkpoint) -> str:
-    """How much of the file a CRC vouches for."""
-    records = [extent for extent in checkpoint.container.records.values() if extent.size]
-    recorded = sum(extent.crc is not None for extent in records)
-    if not recorded:
+def _extent(kind: Kind, found: Check) -> str:
+    """How much of the file an answer is about."""
+    if kind == "numbers":
+        return f"{natural_count(found.tensors_read, 'tensor')} read"
+    records = found.records
+    if not records.read:
         return "no CRC is recorded"
-    return f"the CRC of {recorded:,} of {natural_count(len(records), 'record')} is right"
+    return f"the CRC of {records.right:,} of {natural_count(records.total, 'record')} is right"
 
 
 def _table(findings: Sequence[Finding], unfold: bool, *, shorten: bool) -> Table:
@@ -107,15 +111,11 @@ def _lines(findings: Sequence[Finding], unfold: bool) -> list[Fold[Finding]]:
 
 def _verdict(found: Check) -> Text:
     allowed = f", {len(found.allowed):,} allowed" if found.allowed else ""
+    is_untold = found.strict_load is not None and found.strict_load.is_ok is None
+    untold = "; whether it loads cannot be told" if is_untold else ""
     if found.is_passed:
-        return Text(f"passed{allowed}", "bold green")
-    codes = ", ".join(_counted(found.findings))
-    return Text(f"{natural_count(len(found.findings), 'finding')}: {codes}{allowed}", "bold red")
-
-
-def _counted(findings: Sequence[Finding]) -> Iterator[str]:
-    counts: dict[str, int] = {}
-    for finding in findings:
-        counts[finding.code] = counts.get(finding.code, 0) + 1
-    for code, count in counts.items():
-        yield f"{count:,} {code}"
+        return Text(f"passed{allowed}{untold}", "bold yellow" if untold else "bold green")
+    counts = Counter(finding.code for finding in found.findings)
+    codes = ", ".join(f"{number:,} {code}" for code, number in counts.items())
+    count = natural_count(len(found.findings), "finding")
+    return Text(f"{count}: {codes}{allowed}{untold}", "bold red")

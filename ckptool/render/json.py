@@ -13,7 +13,6 @@ from ckptool.analysis.statistics import Statistics
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.classification.classify import ModelMatch
 from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import CkptoolError
 from ckptool.render.excerpts import excerpt_text
@@ -22,6 +21,7 @@ from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 
 if TYPE_CHECKING:
     from ckptool.analysis.check import Check
+    from ckptool.classification.matching import ModelMatch
     from ckptool.spec.model_spec import TensorSpec
 
 __all__ = ["details_document", "dumps", "error_document", "overview_document", "usage_document"]
@@ -124,7 +124,7 @@ def _strict_load(match: ModelMatch) -> dict[str, Any]:
         "missing": list(answer.missing),
         "unexpected": list(answer.unexpected),
         "shape": list(answer.shape),
-        "errors": list(answer.errors),
+        "errors": [{"name": error.name, "problem": error.problem} for error in answer.errors],
         "why_unknown": answer.why_unknown,
     }
 

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ckptool.classification.classify import ModelMatch, is_left_over
+from ckptool.classification.matching import ModelMatch, is_left_over
 from ckptool.classification.roles import AbsentTensor
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
@@ -63,8 +63,8 @@ def _names(match: ModelMatch) -> str:
 def _with_prefix(match: ModelMatch) -> str:
     strip, add = (visible(part) for part in (match.alignment.strip, match.alignment.add))
     if not strip:
-        return f"with {add!r} put before them"
-    return f"without {strip!r}" + (f" and with {add!r} in its place" if add else "")
+        return f"with '{add}' put before them"
+    return f"without '{strip}'" + (f" and with '{add}' in its place" if add else "")
 
 
 def _strict_load(match: ModelMatch) -> Text:
@@ -99,8 +99,6 @@ def _answer(answer: StrictLoad, spec: ModelSpec) -> Text:
 
 def absent_table(absent: Sequence[AbsentTensor], unfold: bool) -> Iterator[RenderableType]:
     """The names that the model has and the file has not, and what to do about them."""
-    if not absent:
-        return
     yield Text("not in the file", "bold")
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("name", "role", "dtype", "shape"):

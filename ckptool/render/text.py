@@ -20,7 +20,6 @@ from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
 from ckptool.render.leaves import leaf_type, plain
-from ckptool.render.matching import absent_table, match_rows
 from ckptool.render.natural import natural_count, natural_role, natural_size
 from ckptool.render.table import (
     ROLE_STYLES,
@@ -97,9 +96,10 @@ def inspection(
             parts += ["", *tensor_table(inside, _title(checkpoint), is_named, unfold, width)]
     if outside:
         parts += ["", *tensor_table(outside, "outside the root", False, unfold, width)]
-    absent = list(absent_table(overview.contents.absent, unfold))
-    if absent:
-        parts += ["", *absent]
+    if overview.contents.absent:
+        from ckptool.render.matching import absent_table
+
+        parts += ["", *absent_table(overview.contents.absent, unfold)]
     parts += ["", _totals(overview)]
     facts = list(_storage_facts(overview, shorten))
     if facts:
@@ -138,6 +138,8 @@ def _heading(overview: Overview) -> Table:
             "globals", Text.assemble((names, "yellow"), "\nnot plain data; nothing was imported")
         )
     if overview.contents.match is not None:
+        from ckptool.render.matching import match_rows
+
         for label, text in match_rows(overview.contents.match):
             grid.add_row(label, text)
     if overview.contents.fingerprint is not None:

@@ -14,7 +14,15 @@ from ckptool.checkpoint.modules import EXTRA_STATE
 from ckptool.checkpoint.state_dict import Metadata
 from ckptool.spec.copying import find_copy_problem
 from ckptool.spec.model_spec import ModelSpec, ModuleSpec, TensorSpec
-from ckptool.spec.module_load import Findings, Given, LoadRule, ModuleLoad, Settings, Shape
+from ckptool.spec.module_load import (
+    Findings,
+    Given,
+    LoadError,
+    LoadRule,
+    ModuleLoad,
+    Settings,
+    Shape,
+)
 from ckptool.tensors.refs import Components, TensorRef
 
 __all__ = ["simulate_load"]
@@ -45,7 +53,7 @@ def simulate_load(
         if type(key) is str:
             state[key] = Given(key, None if tensor is None else tensor.shape, tensor)
         else:
-            findings.errors.append(f"a key of the state_dict is no name: {key!r}")
+            findings.errors.append(LoadError(None, f"a key of the state_dict is no name: {key!r}"))
     pending = [(_tree_of(spec), state)]
     while pending:
         part, state = pending.pop()
@@ -129,13 +137,15 @@ def _take(load: ModuleLoad, name: str, tensor: TensorSpec, given: Given) -> None
         if shape is None:
             findings.doubts.append(f"whether {key!r} in the file is uninitialised cannot be told")
         else:
-            findings.errors.append(f"{key!r} in the file is no tensor")
+            findings.errors.append(LoadError(key, "what is in the file is no tensor"))
     elif not _fits(given.shape, shape):
         _refuse_shape(findings, key, given, shape)
     elif given.tensor is not None:
         problem = find_copy_problem(key, given.tensor, tensor.dtype)
-        if problem is not None:
-            (findings.errors if problem.is_certain else findings.doubts).append(problem.sentence)
+        if problem is not None and problem.is_certain:
+            findings.errors.append(LoadError(key, problem.sentence))
+        elif problem is not None:
+            findings.doubts.append(problem.sentence)
 
 
 def _fits(given: Shape, shape: Shape | None) -> bool:
@@ -149,9 +159,10 @@ def _fits(given: Shape, shape: Shape | None) -> bool:
 def _refuse_shape(findings: Findings, key: str, given: Given, shape: Shape | None) -> None:
     data = None if given.tensor is None else given.tensor.data
     if isinstance(data, Components) and data.layout == "nested":
-        findings.errors.append(f"{key!r} in the file is nested: it has no one shape")
+        findings.errors.append(LoadError(key, "it is nested in the file: it has no one shape"))
     elif shape is None:
-        findings.errors.append(f"the model's {key!r} has no shape yet, and nothing gives it one")
+        problem = "the model's has no shape yet, and nothing gives it one"
+        findings.errors.append(LoadError(key, problem))
     else:
         findings.shape.append(key)
 

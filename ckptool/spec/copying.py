@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 
-__all__ = ["CopyProblem", "find_copy_problem"]
+__all__ = ["CopyProblem", "find_copy_problem", "is_usual"]
 
 
 class CopyProblem(NamedTuple):
@@ -31,16 +31,20 @@ _USUAL: Final = frozenset(DTYPES) - _SMALL - _ALIKE - _QUANTIZED
 """Each of these is copied into each other: `copy_` converts."""
 
 
+def is_usual(tensor: TensorRef) -> bool:
+    """Whether a tensor is dense and of a dtype that `copy_` converts from and to."""
+    return type(tensor.data) is Strided and tensor.dtype.name in _USUAL
+
+
 def find_copy_problem(name: str, tensor: TensorRef, dtype: str | None) -> CopyProblem | None:
     """Say what is in the way of `copy_` from a tensor into a dense one of a dtype, if anything.
 
     The dtype is None for a tensor that takes the one of the file's.
     """
-    source = tensor.dtype.name
-    if type(tensor.data) is Strided and source in _USUAL and dtype in _USUAL:
+    if is_usual(tensor) and dtype in _USUAL:
         return None
     if isinstance(tensor.data, NoData):
-        return CopyProblem(f"{name!r} is on the meta device: it has no data to copy", True)
+        return CopyProblem("it is on the meta device: it has no data to copy", True)
     if isinstance(tensor.data, Components) and tensor.data.layout != "quantized":
         sentence = f"whether the model's {name!r} is {tensor.data.layout} too is not recorded"
         return CopyProblem(sentence, False)
@@ -57,4 +61,4 @@ def _between_dtypes(name: str, tensor: TensorRef, dtype: str) -> CopyProblem | N
         is_copied = is_copied or (source in _USUAL and dtype in _USUAL)
         if is_copied or (tensor.numel == 0 and dtype not in _QUANTIZED):
             return None
-    return CopyProblem(f"torch cannot copy {name!r}, {source}, into {dtype}", True)
+    return CopyProblem(f"torch cannot copy {source} into {dtype}", True)

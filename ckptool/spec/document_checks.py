@@ -43,6 +43,7 @@ def _problems_of(spec: ModelSpec, name: str, tensor: TensorSpec) -> Iterator[Pro
         yield ("persistent",), "a parameter is always saved"
     if tensor.shape is not None and prod(tensor.shape) > LARGEST_COUNT:
         yield ("shape",), "it has more elements than any tensor"
+        return
     if tensor.tied_to is not None:
         yield from _problems_of_tie(spec, name, tensor, tensor.tied_to)
     if tensor.initial is not None:

@@ -109,7 +109,13 @@ _SPECIAL_FLOAT: Final = core.no_info_after_validator_function(
 _NUMBER: Final = core.union_schema(
     [_BOOL, _INT, core.float_schema(allow_inf_nan=False), _SPECIAL_FLOAT]
 )
-_UNKNOWN: Final = ("made from parameters", "not in the file", "not initialised")
+_UNKNOWN: Final = (
+    "made from parameters",
+    "not initialised",
+    "of an instance",
+    "of a saved module",
+    "of a kind that is not kept",
+)
 _INITIAL: Final = core.tagged_union_schema(
     {
         "fill": _made(Fill, kind=_words("fill"), value=_NUMBER),

@@ -41,7 +41,7 @@ def _tensor_spec(tensor: ProgramTensor, tied_to: str | None) -> TensorSpec:
         tensor.dtype,
         shape if is_known else None,
         tied_to,
-        UnknownValue("not in the file") if tensor.kind == "buffer" else None,
+        UnknownValue("of a saved module") if tensor.kind == "buffer" else None,
     )
 
 

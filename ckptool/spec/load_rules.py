@@ -109,7 +109,7 @@ def _solve_spectral_norm(load: ModuleLoad, name: str) -> None:
     del load.state[load.prefix + name]
     dim = _spectral_dim(load, name, original.shape, u.shape)
     if dim is None or original.shape is None or not _are_solvable(original, weight, u):
-        load.fail(f"no singular vector can be computed from {load.prefix + name!r} in the file")
+        load.fail("no singular vector can be computed from what is in the file", name)
         return
     load.add(f"{name}_v", (prod(original.shape) // original.shape[dim],))
 
@@ -211,7 +211,7 @@ def _resize_as_given(load: ModuleLoad, name: str, key: str) -> None:
     if given is None:
         load.miss(key)
     elif given.shape is None:
-        load.fail(f"{load.prefix + key!r} is no tensor")
+        load.fail("what is in the file is no tensor", key)
     else:
         load.resize(name, given.shape)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ckptool.checkpoint.opening import open_checkpoint
-from ckptool.errors import NotACheckpointError, SpecError, about
+from ckptool.errors import LimitExceededError, NotACheckpointError, SpecError, about
 from ckptool.formats.archive import LOCAL_MAGIC, read_archive
 from ckptool.pickling.limits import Limits
 from ckptool.sources import FileSource
@@ -37,8 +37,10 @@ def load_model_spec(model: str | Path | LiveSource) -> Model:
         from ckptool.spec.live.model import model_of_object
 
         return model_of_object(model)
+    if model == "":
+        raise SpecError("no model is named", hint="a file, or models.py:MyModel")
     path = Path(model)
-    target = read_target(str(model)) if not path.exists() else None
+    target = None if _is_there(path) else read_target(str(model))
     if target is not None:
         from ckptool.spec.live.model import model_of_target
 
@@ -47,12 +49,19 @@ def load_model_spec(model: str | Path | LiveSource) -> Model:
         return FrozenModel(_spec_in_file(path))
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # no name of any file: too long, say
+        return False
+
+
 def _spec_in_file(path: Path) -> ModelSpec:
     source = FileSource(path)
     try:
         head = b"" if source.is_directory else source.read_up_to(0, _HEAD_BYTES)
         if is_spec_document(head):
-            return read_document(source.read_up_to(0, _LARGEST_DOCUMENT))
+            return read_document(_whole(source))
         if head.startswith(LOCAL_MAGIC) and _is_exported(source):
             from ckptool.spec.exported import spec_of_exported
 
@@ -60,6 +69,12 @@ def _spec_in_file(path: Path) -> ModelSpec:
     finally:
         source.close()
     return _spec_of_checkpoint(path)
+
+
+def _whole(source: FileSource) -> bytes:
+    if source.size > _LARGEST_DOCUMENT:
+        raise LimitExceededError("bytes of a spec", allowed=_LARGEST_DOCUMENT, actual=source.size)
+    return source.read(0, source.size)
 
 
 def _is_exported(source: FileSource) -> bool:

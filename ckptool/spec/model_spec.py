@@ -74,7 +74,13 @@ class Computed:
 class UnknownValue:
     """Nothing tells; `why` is what stands in the way."""
 
-    why: Literal["made from parameters", "not in the file", "not initialised"]
+    why: Literal[
+        "made from parameters",
+        "not initialised",
+        "of an instance",
+        "of a saved module",
+        "of a kind that is not kept",
+    ]
     kind: Literal["unknown"] = "unknown"
 
 

@@ -19,7 +19,7 @@ from ckptool.tensors.refs import Strided, TensorRef
 __all__ = ["spec_of_module"]
 
 _SCRIPT_NAME = re.compile(r"^__torch__\.|___torch_mangle_\d+\.")
-_NOT_IN_THE_FILE: Final = UnknownValue("not in the file")
+_SAVED_VALUE: Final = UnknownValue("of a saved module")
 _HINT: Final = "name the model's code, package.module:callable, or a spec that `ckptool spec` wrote"
 
 
@@ -113,7 +113,7 @@ class _Walk:
             member.is_persistent,
             *_dtype_and_shape(member.node),
             None if first == name else first,
-            _NOT_IN_THE_FILE if member.kind == "buffer" else None,
+            _SAVED_VALUE if member.kind == "buffer" else None,
         )
 
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ckptool.spec.model_spec import Setting, TensorSpec
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Findings", "Given", "LoadRule", "ModuleLoad", "Settings", "Shape", "Shapes"]
+__all__ = [
+    "Findings",
+    "Given",
+    "LoadError",
+    "LoadRule",
+    "ModuleLoad",
+    "Settings",
+    "Shape",
+    "Shapes",
+]
 
 Settings: TypeAlias = Mapping[str, Setting]
 
@@ -31,11 +40,21 @@ class Given:
     tensor: TensorRef | None = None
 
 
+class LoadError(NamedTuple):
+    """What torch objects to besides names and shapes; `name` is None where it is about no one name.
+
+    `problem` is a sentence.
+    """
+
+    name: str | None
+    problem: str
+
+
 @dataclass(slots=True)
 class Findings:
     """What a load finds, in the order in which torch would.
 
-    `errors` are sentences on what else fails, `doubts` on what may fail and cannot be told.
+    `errors` are what else fails, `doubts` sentences on what may fail and cannot be told.
     `unknown` are sentences on code that takes part in it and is not known. `renamed` is by name in
     the file: the names of the model's tensors that took something under another one.
     """
@@ -43,7 +62,7 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     shape: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
+    errors: list[LoadError] = field(default_factory=list)
     doubts: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     renamed: dict[str, str] = field(default_factory=dict)
@@ -95,9 +114,10 @@ class ModuleLoad:
         if self.is_strict:
             self.findings.missing.append(self.prefix + name)
 
-    def fail(self, sentence: str) -> None:
-        """Report that torch raises an error."""
-        self.findings.errors.append(sentence)
+    def fail(self, problem: str, name: str | None = None) -> None:
+        """Report that torch raises an error; `name` is the module's own for what it is about."""
+        whole = None if name is None else self.prefix + name
+        self.findings.errors.append(LoadError(whole, problem))
 
 
 @dataclass(frozen=True, slots=True)

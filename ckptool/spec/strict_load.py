@@ -10,9 +10,9 @@ from ckptool.checkpoint.state_dict import StateDict
 from ckptool.spec.computed_load import simulate_load
 from ckptool.spec.load_rules import LOAD_RULES
 from ckptool.spec.model_spec import ModelSpec
-from ckptool.spec.module_load import Findings
+from ckptool.spec.module_load import Findings, LoadError
 
-__all__ = ["FrozenModel", "Model", "StrictLoad"]
+__all__ = ["FrozenModel", "LoadError", "Model", "StrictLoad"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class StrictLoad:
 
     `is_ok` is None where it cannot be told, and `why_unknown` then says why. `missing`,
     `unexpected` and `shape` are names as the state_dict has them; `errors` is what else torch
-    would object to, in a sentence each.
+    objects to.
     """
 
     is_ok: bool | None
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     shape: tuple[str, ...] = ()
-    errors: tuple[str, ...] = ()
+    errors: tuple[LoadError, ...] = ()
     why_unknown: str | None = None
 
 
@@ -66,8 +66,8 @@ def _answer(findings: Findings) -> StrictLoad:
         is_ok, why = None, _first_of(findings.unknown)
     elif is_ok and findings.doubts:
         is_ok, why = None, _first_of(findings.doubts)
-    missing, unexpected, shape, errors = (_unique(names) for names in lists)
-    return StrictLoad(is_ok, missing, unexpected, shape, errors, why)
+    missing, unexpected, shape = (_unique(names) for names in lists[:3])
+    return StrictLoad(is_ok, missing, unexpected, shape, tuple(dict.fromkeys(findings.errors)), why)
 
 
 def _first_of(reasons: Sequence[str]) -> str:

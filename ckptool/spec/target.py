@@ -52,12 +52,11 @@ def read_target(text: str) -> Target | None:
         raise SpecError(f"{call!r} is no call in Python", hint=_EXAMPLE) from error
     if not isinstance(expression, ast.Call):
         return Target(found["where"], _dotted(expression, call))
-    return Target(
-        found["where"],
-        _dotted(expression.func, call),
-        tuple(_literal(argument) for argument in expression.args),
-        {_keyword(keyword): _literal(keyword.value) for keyword in expression.keywords},
-    )
+    kwargs = {_keyword(keyword): _literal(keyword.value) for keyword in expression.keywords}
+    if len(kwargs) < len(expression.keywords):
+        raise SpecError("an argument is named twice", hint=_EXAMPLE)
+    args = tuple(_literal(argument) for argument in expression.args)
+    return Target(found["where"], _dotted(expression.func, call), args, kwargs)
 
 
 def classes_in(path: Path) -> list[str]:
@@ -70,11 +69,13 @@ def classes_in(path: Path) -> list[str]:
 
 
 def _dotted(node: ast.expr, call: str) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        return f"{_dotted(node.value, call)}.{node.attr}"
-    raise SpecError(f"{call!r} does not begin with a name", hint=_EXAMPLE)
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise SpecError(f"{call!r} does not begin with a name", hint=_EXAMPLE)
+    return ".".join([node.id, *reversed(parts)])
 
 
 def _keyword(keyword: ast.keyword) -> str:
@@ -88,6 +89,13 @@ def _literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise SpecError(
-            f"the argument {ast.unparse(node)!r} is no literal",
+            f"the argument {_written(node)} is no literal",
             hint="numbers, strings, lists, dicts, True, False and None are; nothing is evaluated",
         ) from error
+
+
+def _written(node: ast.expr) -> str:
+    try:
+        return repr(ast.unparse(node))
+    except RecursionError:
+        return "nested so deep"

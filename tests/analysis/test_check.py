@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ckptool import Check, Finding, Model, check, classify, load_model_spec, open_checkpoint
+from ckptool.spec.document import write_document
 from ckptool.spec.strict_load import FrozenModel
 from tests import builders
 from tests.builders import Tensor, torch_zip
@@ -223,6 +224,75 @@ def test_a_hook_of_the_models_own_is_never_guessed(path: Path) -> None:
     assert checked(path, load_model_spec(LooksAtValues)).is_passed
 
 
+def test_what_only_names_say_is_said_to_be_that(path: Path) -> None:
+    old = {name.replace("fc.", "linear."): t for name, t in TakesOldNames().state_dict().items()}
+    torch.save(old, path)
+    found = checked(path, both(TakesOldNames)[1])
+    assert {finding.code for finding in found.findings} == {"missing", "unexpected"}
+    assert all(finding.detail.endswith("; by its name alone") for finding in found.findings)
+
+
+def test_that_a_load_cannot_be_told_stands_in_the_last_line(path: Path, tmp_path: Path) -> None:
+    torch.save(TakesOldNames().state_dict(), path)
+    spec = tmp_path / "spec.json"
+    spec.write_text(write_document(load_model_spec(TakesOldNames).spec))
+    result = run("check", path, "--model", spec)
+    assert result.code == 0
+    assert result.out.endswith("passed; whether it loads cannot be told\n")
+
+
+def test_a_value_that_cannot_be_loaded_has_its_own_code_and_name(path: Path) -> None:
+    torch.save({**Net().state_dict(), "scale": "three"}, path)
+    for model in both(Net):
+        assert codes(checked(path, model)) == {("value", "scale")}
+        assert checked(path, model, patterns=["norm.*"]).is_passed
+        allowed = checked(path, model, allow=["unexpected", "missing", "shape"])
+        assert codes(allowed) == {("value", "scale")}
+
+
+def test_names_that_are_in_no_state_dict_are_not_the_models(path: Path) -> None:
+    torch.save([torch.ones(2), torch.ones(2)], path)
+    with open_checkpoint(path) as checkpoint:
+        found = classify(checkpoint, load_model_spec(lambda: nn.ParameterList([torch.ones(2)])))
+    assert {one.status for one in found.entries} == {"unexpected"}
+    torch.save(torch.ones(2), path)
+    with open_checkpoint(path) as checkpoint:
+        found = classify(checkpoint, load_model_spec(AsBuffer))
+    assert [one.status for one in found.entries] == ["unexpected"]
+
+
+def test_a_buffer_of_a_saved_module_that_the_model_has_not_is_unexpected(path: Path) -> None:
+    torch.save(AsBuffer(persistent=False), path)
+    with open_checkpoint(path) as checkpoint:
+        found = classify(checkpoint, load_model_spec(lambda: nn.Linear(1, 1, bias=False)))
+    assert [(one.name, one.status) for one in found.entries] == [("scale", "unexpected")]
+
+
+def test_versions_follow_the_names_when_a_prefix_is_put_before_them(path: Path) -> None:
+    """A BatchNorm of version 2 without its counter does not load, inside another module neither."""
+    state = nn.BatchNorm1d(3).state_dict()
+    del state["num_batches_tracked"]
+    torch.save(state, path)
+    for model in both(lambda: nn.Sequential(nn.BatchNorm1d(3))):
+        with open_checkpoint(path) as checkpoint:
+            match = classify(checkpoint, model).match
+        assert match is not None
+        assert match.alignment.add == "0."
+        assert match.strict_load_with_prefix.missing == ("0.num_batches_tracked",)
+
+
+def test_a_tensor_that_a_hook_resizes_is_no_mismatch(path: Path) -> None:
+    from torch.ao.quantization import PerChannelMinMaxObserver
+
+    observer = PerChannelMinMaxObserver()
+    observer(torch.randn(3, 4))
+    torch.save(observer.state_dict(), path)
+    for model in both(PerChannelMinMaxObserver):
+        found = checked(path, model)
+        assert found.is_passed
+        assert {one.status for one in found.contents.entries} == {"matched"}
+
+
 def test_torch_runs_the_hooks_of_a_live_model(path: Path) -> None:
     old = {name.replace("fc.", "linear."): t for name, t in TakesOldNames().state_dict().items()}
     torch.save(old, path)
@@ -324,9 +394,36 @@ def test_any_numbers_are_counted_as_torch_counts_them(
     values = torch.complex(values, values.flip(0)) if is_complex else values
     torch.save({"x": values}, tmp_path / "x.pt")
     found: dict[str, str] = {one.code: one.detail for one in checked(tmp_path / "x.pt").findings}
-    parts = torch.view_as_real(values) if is_complex else values
-    for code, count in (("nan", parts.isnan().sum()), ("inf", parts.isinf().sum())):
+    for code, count in (("nan", values.isnan().sum()), ("inf", values.isinf().sum())):
         assert found.get(code, "0").split()[0] == str(int(count))
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+def test_a_complex_element_counts_once(path: Path) -> None:
+    values = torch.tensor([complex(torch.nan, torch.nan), complex(torch.inf, 0), 1j])
+    for dtype in (torch.complex64, torch.complex32):
+        torch.save({"x": values.to(dtype)}, path)
+        details = {finding.code: finding.detail for finding in checked(path).findings}
+        assert details["nan"] == "1 of 3 elements are NaN"
+        assert details["inf"] == "1 of 3 elements are infinite"
+
+
+def test_a_repeated_element_is_read_once_and_counted_each_time(path: Path) -> None:
+    torch.save(
+        {"x": torch.full((1,), torch.nan).expand(1 << 29), "y": torch.full((1,), torch.inf)}, path
+    )
+    found = checked(path)
+    assert codes(found) == {("nan", "x"), ("inf", "y")}
+    assert found.findings[0].detail.startswith("536,870,912 of 536,870,912 ")
+
+
+def test_what_is_too_large_to_be_read_is_named_and_the_rest_is_checked(path: Path) -> None:
+    windows = torch.zeros(40_000).as_strided((20_000, 20_000), (1, 1))
+    torch.save({"x": windows, "y": torch.full((1,), torch.inf)}, path)
+    found = checked(path)
+    assert codes(found) == {("inf", "y")}
+    assert found.notes[0].startswith("x was not read: ")
+    assert found.tensors_read == 1
 
 
 def test_a_tied_tensor_is_read_once_and_named_under_each_name(path: Path) -> None:
@@ -351,6 +448,16 @@ def test_impossible_statistics_are_found(path: Path) -> None:
     details = {finding.code: finding.detail for finding in found.findings}
     assert details["negative-variance"] == "1 of 3 elements are below zero"
     assert "running_mean" in details["counter"]
+
+
+def test_statistics_in_a_list_of_pairs_are_checked_too(path: Path) -> None:
+    norm = nn.BatchNorm1d(2)
+    norm.running_var = torch.tensor([1.0, -1.0])
+    norm.num_batches_tracked = torch.tensor([1])
+    torch.save(list(norm.state_dict().items()), path)
+    assert codes(checked(path)) == {
+        ("negative-variance", "running_var"), ("counter", "num_batches_tracked"),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -393,6 +500,24 @@ def test_a_flipped_bit_is_found_and_every_tensor_of_the_record_named(path: Path)
     # What no tensor is in can be broken too.
     flip_byte(path, "file/version")
     assert ("crc", None) in codes(checked(path))
+
+
+def test_only_what_was_read_is_said_to_be_right(path: Path) -> None:
+    torch.save({"a.x": torch.ones(2), "b.x": torch.ones(2)}, path)
+    flip_byte(path, "file/data/0")
+    assert "the CRC of 1 of 8 records is right" in run("check", path, "--match", "b.*").out
+    allowed = run("check", path, "--allow", "crc")
+    assert allowed.code == 0
+    assert "1 finding allowed; the CRC of 7 of 8 records is right" in allowed.out
+
+
+def test_a_defect_is_that_of_one_tensor_though_another_looks_alike(path: Path) -> None:
+    bad = torch.full((2,), torch.nan)
+    torch.save({"w": {1: torch.ones(2), "1": bad}}, path)
+    path.write_bytes(without_record(path.read_bytes(), "data/0"))
+    assert {(one.code, one.path) for one in checked(path).findings} == {
+        ("record", "w/1"), ("nan", "w/1"),
+    }  # fmt: skip
 
 
 def test_a_file_without_crc_is_no_worse_for_it(path: Path) -> None:

@@ -55,7 +55,9 @@ def write_spec(path: Path) -> None:
 
     def model() -> nn.Module:
         blocks = [
-            nn.ModuleDict({f"layer{n}": nn.LayerNorm(131_072, bias=False) for n in range(10)})
+            nn.ModuleDict(
+                {f"layer{n}": nn.LayerNorm((1 << 30) // 2_000 // 4, bias=False) for n in range(10)}
+            )
             for _ in range(200)
         ]
         return nn.ModuleDict({"blocks": nn.ModuleList(blocks)})

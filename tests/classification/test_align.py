@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool import AmbiguousRootError, open_checkpoint
+from ckptool import AmbiguousRootError, classify, open_checkpoint
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.classification.align import Alignment, align, fit_root
 from ckptool.spec.model_spec import ModelSpec, ModuleSpec, TensorSpec
+from ckptool.spec.strict_load import FrozenModel
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import NoData, TensorRef
 from tests import builders
@@ -23,7 +24,9 @@ LAYERS = [f"layer{n}.{part}.weight" for n in range(4) for part in ("conv", "fc")
 
 def model(names: Sequence[str], shape: tuple[int, ...] = (2,)) -> ModelSpec:
     tensors = {name: TensorSpec("parameter", True, "float32", shape) for name in names}
-    return ModelSpec("test", "constructed", None, tensors, {"": ModuleSpec(None)})
+    paths = {"", *(name.rpartition(".")[0] for name in names)}
+    modules = dict.fromkeys(paths, ModuleSpec(None))
+    return ModelSpec("test", "constructed", None, tensors, modules)
 
 
 def state(names: Sequence[str], shape: tuple[int, ...] = (2,)) -> StateDict:
@@ -74,6 +77,17 @@ def test_a_prefix_that_gives_two_names_to_one_is_none() -> None:
     assert align(state(saved), model(["a.weight", "b.weight"])).is_identity
 
 
+def test_another_layer_in_the_place_of_one_is_no_prefix() -> None:
+    saved = [f"layer{n}.{leaf}" for n in (1, 2) for leaf in ("weight", "bias")]
+    expected = [f"layer{n}.{leaf}" for n in (2, 3, 4) for leaf in ("weight", "bias")]
+    assert align(state(saved), model(expected)).is_identity
+
+
+def test_a_head_of_another_name_is_no_prefix() -> None:
+    saved = [*LAYERS, "fc.weight", "fc.bias"]
+    assert align(state(saved), model([*LAYERS, "head.weight", "head.bias"])).is_identity
+
+
 def test_a_few_names_alike_are_no_prefix() -> None:
     saved = [f"encoder.block{n}.weight" for n in range(20)]
     expected = [f"decoder.stage{n}.weight" for n in range(20)] + ["other.block3.weight"]
@@ -109,6 +123,7 @@ def test_every_name_is_found_again_behind_any_chain(
 # The root --------------------------------------------------------------------------------------
 
 WEIGHTS = {name: Tensor("float32", (2,)) for name in LAYERS}
+EXTRA = Tensor("float32", (2,))
 OTHERS = {f"head.{n}": Tensor("float32", (2,)) for n in range(3)}
 
 
@@ -156,11 +171,16 @@ def test_where_none_fits_the_usual_choice_stands_or_the_user_is_asked(tmp_path: 
         fit_root(checkpoint, model(["x"]))
 
 
-@pytest.mark.parametrize("tree", [{}, {"epoch": 3}], ids=["empty", "numbers"])
+@pytest.mark.parametrize(
+    "tree",
+    [{}, {"epoch": 3}, {"x._extra_state": {"a": 1}}, {"x._extra_state": {"a": EXTRA}}],
+    ids=["empty", "numbers", "an extra state", "tensors of an extra state"],
+)
 def test_a_file_without_tensors_is_a_state_dict_that_lacks_them_all(
     tree: dict[str, object], tmp_path: Path
 ) -> None:
     with open_checkpoint(saved(tree, tmp_path)) as checkpoint:
-        root = fit_root(checkpoint, model(LAYERS)).root
-    assert root is not None
-    assert root.path == ""
+        found = classify(checkpoint, FrozenModel(model(LAYERS)))
+    assert found.checkpoint.root is not None
+    assert found.checkpoint.root.path == ""
+    assert [one.name for one in found.absent] == LAYERS

@@ -51,7 +51,7 @@ def test_a_model_in_a_pipe(
 ) -> None:
     path, model, *options = arguments
     result = run(command, path, "--model", model, *options)
-    assert result.code in (0, 1)
+    assert result.code == snapshot(name="code")
     assert result.out == snapshot(name="out")
     assert result.err == snapshot(name="err")
 
@@ -67,8 +67,8 @@ def test_a_model_in_a_pipe(
 )
 def test_a_model_on_a_terminal(arguments: tuple[str, ...], snapshot: SnapshotAssertion) -> None:
     code, written = run_on_terminal(*arguments)
-    assert code in (0, 1)
-    assert written == snapshot
+    assert code == snapshot(name="code")
+    assert written == snapshot(name="written")
 
 
 def test_list_says_how_each_tensor_stands_to_the_model(snapshot: SnapshotAssertion) -> None:
@@ -210,6 +210,16 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     result = run("spec", LIVE, "-o", tmp_path / "missing" / "spec.json")
     assert result.code == 2
     assert result.err.startswith("error: ")
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    for target in (tmp_path, ".", tmp_path / ("x" * 300), tmp_path / "a\0b"):
+        result = run("spec", LIVE, "-o", target, "--force")
+        assert result.code == 2
+        assert result.err.startswith("error: ")
+    (tmp_path / "file").write_text("mine")
+    assert run("spec", LIVE, "-o", tmp_path / "file" / "x.json").code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_failed_model_leaves_no_file(tmp_path: Path) -> None:

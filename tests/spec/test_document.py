@@ -71,8 +71,10 @@ def _initial_values(
             Random(),
             Computed(),
             UnknownValue("made from parameters"),
-            UnknownValue("not in the file"),
+            UnknownValue("of a saved module"),
             UnknownValue("not initialised"),
+            UnknownValue("of an instance"),
+            UnknownValue("of a kind that is not kept"),
         ]
     )
     kinds: list[st.SearchStrategy[InitialValue]] = [plain, _fills(dtype)]

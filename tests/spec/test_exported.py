@@ -138,7 +138,7 @@ def test_how_a_module_loads_stands_in_no_program(tmp_path: Path) -> None:
 def test_only_buffers_have_an_initial_value_and_none_tells_it(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, models.MyModel(3, 4), FLOATS)
     for tensor in spec.tensors.values():
-        expected = UnknownValue("not in the file") if tensor.kind == "buffer" else None
+        expected = UnknownValue("of a saved module") if tensor.kind == "buffer" else None
         assert tensor.initial == expected
 
 

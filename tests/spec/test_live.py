@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ckptool import SpecError, load_model_spec
+from ckptool import SpecError, StateDict, TensorRef, load_model_spec
 from ckptool.spec.model_spec import Computed, Content, Fill, Random, Range, TensorSpec, UnknownValue
+from ckptool.tensors.dtypes import DTYPES
+from ckptool.tensors.refs import NoData
 from tests.running import SAMPLES
 
 MODELS = SAMPLES / "models.py"
@@ -168,6 +171,47 @@ def test_two_constructions_leave_the_random_generator_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+class OddBuffers(nn.Module):
+    """Layouts and dtypes that torch can do little with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sparse", torch.randn(3).to_sparse())
+        self.register_buffer(
+            "quantized", torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8)
+        )
+        self.register_buffer("packed", torch.empty(2, dtype=torch.uint8).view(torch.bits8))
+        self.register_buffer(
+            "narrow", torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+        )
+        self.register_buffer("repeated", torch.ones(1).expand(1 << 36))
+        self.register_buffer("rows", torch.arange(3).expand(1 << 33, 3))
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore::DeprecationWarning")
+def test_a_buffer_of_any_layout_and_dtype_is_described() -> None:
+    spec = spec_of(OddBuffers)
+    kept = {name: one.initial for name, one in spec.items()}
+    unknown = UnknownValue("of a kind that is not kept")
+    assert kept["sparse"] == kept["quantized"] == unknown
+    assert kept["repeated"] == Fill(1.0)
+    assert kept["rows"] == Computed()
+    assert spec["packed"].dtype == "bits8"
+    assert spec["narrow"].shape == (2,)
+
+
+class OnMeta(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("b", torch.empty(2, device="meta"))
+
+
+def test_a_buffer_that_its_constructor_puts_on_the_meta_device_was_not_made_from_parameters() -> (
+    None
+):
+    assert spec_of(OnMeta)["b"].initial == UnknownValue("not initialised")
+
+
 # Construction ----------------------------------------------------------------------------------
 
 
@@ -212,6 +256,29 @@ def test_registering_is_as_before_when_a_constructor_fails() -> None:
     assert nn.Module.register_parameter is register
 
 
+class Temporaries(nn.Module):
+    """Parameters that live and die while it is built, so that their ids come again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for n in range(50):
+            nn.Linear(2, 2)
+            setattr(self, f"fc{n}", nn.Linear(2, 2))
+            nn.Linear(2, 2)
+
+
+def test_every_parameter_goes_to_the_meta_device_though_others_are_thrown_away() -> None:
+    devices = set()
+
+    def build() -> nn.Module:
+        module = Temporaries()
+        devices.update(parameter.device.type for parameter in module.parameters())
+        return module
+
+    load_model_spec(build)
+    assert devices == {"meta"}
+
+
 def test_a_model_of_any_size_costs_what_its_largest_layer_does() -> None:
     """Forty billion parameters, in a process that may have two gigabytes."""
     code = """
@@ -227,13 +294,13 @@ assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_an_instance_stays_as_it_is_and_lends_its_values() -> None:
+def test_an_instance_stays_as_it_is_and_its_values_are_not_initial_ones() -> None:
     module = nn.BatchNorm1d(2)
     module(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     spec = load_model_spec(module).spec
     assert spec.origin == "instance"
-    assert isinstance(spec.tensors["running_mean"].initial, Content)
+    assert spec.tensors["running_mean"].initial == UnknownValue("of an instance")
     assert module.weight.device.type == "cpu"
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
 
@@ -341,3 +408,99 @@ def test_an_instance_in_a_file_is_a_model(wrong: Path) -> None:
 def test_a_module_that_is_not_there_is_an_error() -> None:
     with pytest.raises(SpecError, match="No module named 'no_such_package'"):
         load_model_spec("no_such_package:Model")
+
+
+LAZY_NAMES = """
+def __getattr__(name):
+    raise ImportError("its requirements are not installed")
+"""
+
+
+def test_a_module_that_fails_to_give_a_name_is_told_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "lazy_names.py"
+    path.write_text(LAZY_NAMES)
+    with pytest.raises(SpecError, match="its requirements are not installed"):
+        load_model_spec(f"{path}:Model")
+
+
+ODD_MODULES = """
+from torch import nn
+
+class Norm(nn.BatchNorm1d):
+    def __init__(self):
+        super().__init__(2)
+        del self.track_running_stats
+
+class NoModules(nn.Linear):
+    def named_modules(self, *args, **kwargs):
+        raise RuntimeError("not mine")
+"""
+
+
+def test_a_model_that_cannot_be_described_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "odd_modules.py"
+    path.write_text(ODD_MODULES)
+    with pytest.raises(SpecError, match="not mine"):
+        load_model_spec(f"{path}:NoModules(1, 1)")
+    norm = load_model_spec(f"{path}:Norm").spec
+    assert [hook.settings for hook in norm.modules[""].load_hooks or ()] == [{}]
+
+
+def test_an_instance_is_not_called(wrong: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_model_spec(f"{wrong}:model()")
+    assert caught.value.hint == "leave out the parentheses"
+
+
+# A strict load ---------------------------------------------------------------------------------
+
+
+def state(**tensors: TensorRef | None) -> StateDict:
+    return StateDict(tensors, None)
+
+
+def saved(shape: tuple[int, ...], dtype: str = "float32") -> TensorRef:
+    return TensorRef(DTYPES[dtype], shape, False, NoData((1,) * len(shape)))
+
+
+class Lenient(nn.Linear):
+    """Whatever is asked for, it does not mind missing names."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_a_model_that_does_not_object_has_loaded() -> None:
+    answer = load_model_spec(lambda: Lenient(1, 1)).strict_load(state())
+    assert (answer.is_ok, answer.missing) == (True, ())
+
+
+class Quits(nn.Linear):
+    def _load_from_state_dict(self, *args: Any) -> None:
+        raise SystemExit
+
+
+def test_a_model_that_fails_on_tensors_without_data_has_not_answered() -> None:
+    answer = load_model_spec(lambda: Quits(1, 1)).strict_load(state())
+    assert answer.is_ok is None
+    assert "SystemExit" in (answer.why_unknown or "")
+    assert answer.missing == ("weight", "bias")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_that_cannot_be_put_on_the_meta_device_has_not_answered() -> None:
+    script = torch.jit.script(nn.Linear(1, 1))
+    answer = load_model_spec(script).strict_load(state())
+    assert answer.is_ok is None
+    assert "meta device" in (answer.why_unknown or "")
+
+
+def test_a_tensor_of_an_impossible_shape_is_one_of_another_shape() -> None:
+    model = load_model_spec(lambda: nn.Linear(1, 1, bias=False))
+    answer = model.strict_load(state(weight=saved((1 << 40, 1 << 40, 0))))
+    assert (answer.is_ok, answer.shape) == (False, ("weight",))
+
+
+def test_asking_twice_gives_the_same_answer() -> None:
+    model = load_model_spec(lambda: nn.Linear(1, 1))
+    assert model.strict_load(state()) == model.strict_load(state())

@@ -69,7 +69,20 @@ def test_a_file_that_describes_no_model_is_an_error_with_its_path(model: Path, h
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("model", ["missing.json", "missing", "models.MyModel", "."])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "missing.json",
+        "missing",
+        "models.MyModel",
+        ".",
+        "",
+        "\0",
+        "x" * 5_000,
+        "no_file.py:F(" + "1," * 5_000 + ")",
+    ],
+    ids=lambda model: model[:20],
+)
 def test_what_is_neither_a_file_nor_a_callable_is_an_error(model: str) -> None:
     with pytest.raises(CkptoolError):
         load_model_spec(model)

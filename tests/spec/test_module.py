@@ -72,7 +72,7 @@ def live_spec(module: nn.Module) -> dict[str, TensorSpec]:
             str(tensor.dtype).removeprefix("torch."),
             tuple(tensor.shape),
             None if first == name else first,
-            UnknownValue("not in the file") if kind == "buffer" else None,
+            UnknownValue("of a saved module") if kind == "buffer" else None,
         )
     return found
 
@@ -202,7 +202,7 @@ def test_a_class_that_cannot_be_imported_is_only_a_name(tmp_path: Path) -> None:
         non_persistent=["b"],
     )
     spec = built(tmp_path, builders.module(Global("gone", "Model"), modules={"norm": inner}))
-    unknown = UnknownValue("not in the file")
+    unknown = UnknownValue("of a saved module")
     assert spec.tensors == {
         "norm.weight": TensorSpec("parameter", True, "float16", (2, 3)),
         "norm.b": TensorSpec("buffer", False, "int64", (), initial=unknown),

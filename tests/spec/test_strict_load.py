@@ -23,7 +23,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.spec.load_rules import LOAD_RULES, renamed_by_hooks, settings_of
 from ckptool.spec.model_spec import LoadHook, ModelSpec, ModuleSpec, TensorSpec
-from ckptool.spec.strict_load import FrozenModel, StrictLoad
+from ckptool.spec.strict_load import FrozenModel, LoadError, StrictLoad
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import (
     Components,
@@ -519,7 +519,7 @@ def test_whether_an_uninitialised_tensor_is_there_cannot_be_told() -> None:
 
 def test_none_is_no_tensor() -> None:
     answer = assert_same(lambda: nn.Linear(1, 1), {"weight": None, "bias": torch.ones(1)})
-    assert answer.errors == ("'weight' in the file is no tensor",)
+    assert answer.errors == (LoadError("weight", "what is in the file is no tensor"),)
 
 
 # Versions --------------------------------------------------------------------------------------

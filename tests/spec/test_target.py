@@ -55,11 +55,21 @@ def test_other_text_is_no_target(text: str) -> None:
         "a.py:'text'",
         "a.py:Model()()",
         "a.py:f(" + "(" * 5_000,
+        "a.py:f(a=1, a=2)",
+        "a.py:f(" + "-" * 900 + "x)",
+        "a.py:f(1" + "+1" * 2_000 + ")",
+        "a.py:f(x" + ".y" * 2_000 + ")",
     ],
 )
 def test_what_would_have_to_be_evaluated_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         read_target(text)
+
+
+def test_a_name_may_have_any_number_of_parts() -> None:
+    target = read_target("a.py:x" + ".y" * 2_000)
+    assert target is not None
+    assert target.name.count(".y") == 2_000
 
 
 def test_the_classes_of_a_file_are_found_without_running_it(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ constructors that look at values work.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +27,12 @@ __all__ = ["Construction", "construct", "copy_on_meta", "move_to_meta"]
 class Construction:
     """A model whose parameters are on the meta device.
 
-    `is_all_on_meta` says that the constructor itself put parameters there: then its buffers never
-    had values.
+    `has_moved` says that some were put there on the way; without that a buffer on the meta device
+    is there because its constructor wants it so.
     """
 
     module: nn.Module
-    is_all_on_meta: bool
+    has_moved: bool
 
 
 def construct(build: Callable[[], Any]) -> Construction:
@@ -41,7 +42,9 @@ def construct(build: Callable[[], Any]) -> Construction:
     detour. What the constructor raises is passed on.
     """
     try:
-        with _parameters_on_meta() as seen:
+        with _parameters_on_meta() as seen, warnings.catch_warnings():
+            # A constructor can load weights; that they go nowhere here is no news to its user.
+            warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             module = _checked(build())
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
         if not _asked_for_values(error):
@@ -49,7 +52,7 @@ def construct(build: Callable[[], Any]) -> Construction:
         module = _checked(build())
         move_to_meta(module, with_buffers=False)
         return Construction(module, False)
-    return Construction(module, seen.on_meta > 0 and not seen.moved)
+    return Construction(module, seen.count > 0)
 
 
 def move_to_meta(module: nn.Module, *, with_buffers: bool = True) -> None:
@@ -77,34 +80,32 @@ def copy_on_meta(module: nn.Module) -> nn.Module:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """How many parameters were moved, and how many were on the meta device already."""
+class _Moved:
+    """How many parameters were moved to the meta device."""
 
-    moved: int = 0
-    on_meta: int = 0
+    count: int = 0
 
 
 @contextmanager
-def _parameters_on_meta() -> Iterator[_Seen]:
+def _parameters_on_meta() -> Iterator[_Moved]:
     register = nn.Module.register_parameter
     # The same parameter again, registered in a second place, is the same one on the meta device.
     moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
-    seen = _Seen()
+    own: WeakIdKeyDictionary = WeakIdKeyDictionary()
+    seen = _Moved()
 
     def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         register(module, name, parameter)
-        if parameter is None or id(parameter) in own:
+        if parameter is None or parameter in own:
             return
         if parameter.is_meta and not is_lazy(parameter):
-            seen.on_meta += 1
             return
         if parameter not in moved:
             moved[parameter] = _on_meta(parameter)
-            own.add(id(moved[parameter]))
-            seen.moved += 1
+            own[moved[parameter]] = True
+            seen.count += 1
         module._parameters[name] = moved[parameter]
 
-    own: set[int] = set()
     nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield seen
@@ -113,14 +114,20 @@ def _parameters_on_meta() -> Iterator[_Seen]:
 
 
 def _on_meta(tensor: Tensor) -> Tensor:
-    """The same tensor without data: its class, dtype, shape and attributes."""
+    """The same tensor without data: its class, dtype, shape and attributes.
+
+    The tensor itself where its layout has no form on the meta device, as quantized ones have none.
+    """
     if is_lazy(tensor):
         dtype = tensor.data.dtype
         lazy: Any = type(tensor)
         uninitialised: Tensor = lazy(requires_grad=tensor.requires_grad, device="meta", dtype=dtype)
         return uninitialised
     data = tensor.detach()
-    on_meta = data if data.is_meta else torch.empty_like(data, device="meta")
+    try:
+        on_meta = data if data.is_meta else torch.empty_like(data, device="meta")
+    except (RuntimeError, NotImplementedError):
+        return tensor
     if isinstance(tensor, nn.Parameter):
         on_meta = nn.Parameter(on_meta, tensor.requires_grad)
         if type(tensor) is not nn.Parameter:
@@ -131,7 +138,7 @@ def _on_meta(tensor: Tensor) -> Tensor:
 
 def _checked(module: Any) -> nn.Module:
     if not isinstance(module, nn.Module):
-        raise SpecError(f"it gives {type(module).__name__}, and not a torch.nn.Module")
+        raise SpecError(f"it gives an object of type {type(module).__name__}, no torch.nn.Module")
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +17,14 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from ckptool.spec.live.construct import Construction
 from ckptool.spec.live.initial import initial_value
 from ckptool.spec.load_rules import settings_of
-from ckptool.spec.model_spec import LoadHook, ModelSpec, ModuleSpec, TensorSpec, UnknownValue
+from ckptool.spec.model_spec import (
+    InitialValue,
+    LoadHook,
+    ModelSpec,
+    ModuleSpec,
+    TensorSpec,
+    UnknownValue,
+)
 
 __all__ = ["describe"]
 
@@ -31,8 +39,8 @@ def describe(
 ) -> ModelSpec:
     """Say what a model is made of.
 
-    `again` is the same model constructed a second time: buffers that differ are random. Without it
-    the buffers are taken as they are.
+    `again` is the same model constructed a second time: buffers that differ are random. Of an
+    instance, which may have been trained, no initial value is known.
     """
     module = built.module
     others = {} if again is None else dict(again.module.named_buffers(remove_duplicate=False))
@@ -40,25 +48,28 @@ def describe(
     first_names: dict[int, str] = {}
     for name, kind, is_persistent, tensor in _tensors(module):
         first = first_names.setdefault(id(tensor), name)
-        initial = None
-        if kind == "buffer":
+        initial: InitialValue | None = None
+        if kind == "buffer" and again is None:
+            initial = UnknownValue("of an instance")
+        elif kind == "buffer":
             initial = initial_value(tensor, others.get(name, tensor))
-            if isinstance(initial, UnknownValue) and built.is_all_on_meta:
+            if tensor.is_meta and not built.has_moved:
                 initial = UnknownValue("not initialised")
-        is_unknown = is_lazy(tensor)
-        tensors[name] = TensorSpec(
-            kind,
-            is_persistent,
-            None if is_unknown else str(tensor.dtype).removeprefix("torch."),
-            None if is_unknown else tuple(tensor.shape),
-            None if first == name else first,
-            initial,
-        )
+        tied_to = None if first == name else first
+        tensors[name] = TensorSpec(kind, is_persistent, *_dtype_and_shape(tensor), tied_to, initial)
     modules = {
         path: _module_spec(path, part)
         for path, part in module.named_modules(remove_duplicate=False)
     }
     return ModelSpec(source, origin, torch.__version__, tensors, modules)
+
+
+def _dtype_and_shape(tensor: Tensor) -> tuple[str | None, tuple[int, ...] | None]:
+    """Both None where a tensor is not initialised; no shape where its sizes are ragged."""
+    if is_lazy(tensor):
+        return None, None
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return dtype, None if tensor.is_nested else tuple(int(size) for size in tensor.shape)
 
 
 def _tensors(
@@ -104,7 +115,11 @@ def _load_hooks(path: str, module: nn.Module) -> Iterator[LoadHook]:
 
 def _hook(hook: Any, module: nn.Module) -> LoadHook:
     name = _name_of(hook)
-    settings = {key: _setting(key, hook, module) for key in settings_of(name)}
+    settings = {
+        key: _plain(value)
+        for key in settings_of(name)
+        if (value := _setting(key, hook, module)) is not _NOTHING
+    }
     return LoadHook(name, settings)
 
 
@@ -114,17 +129,20 @@ def _name_of(hook: Any) -> str:
     return _qualified(hook if hasattr(hook, "__qualname__") else type(hook))
 
 
-def _setting(key: str, hook: Any, module: nn.Module) -> bool | int | str:
+_NOTHING: Final = object()
+
+
+def _setting(key: str, hook: Any, module: nn.Module) -> Any:
     """One of the values that a hook of torch's looks at: in its closure, itself, or its module."""
     if inspect.isfunction(hook):
         closed = inspect.getclosurevars(hook).nonlocals
         if key in closed:
-            return _plain(closed[key])
+            return closed[key]
     find: Callable[[Any], Any] = attrgetter(key)
-    try:
-        return _plain(find(hook))
-    except AttributeError:
-        return _plain(find(module))
+    for owner in (hook, module):
+        with contextlib.suppress(AttributeError):
+            return find(owner)
+    return _NOTHING
 
 
 def _plain(value: Any) -> bool | int | str:

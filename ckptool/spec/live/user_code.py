@@ -28,12 +28,14 @@ def find(target: Target) -> Any:
     with running_user_code(f"importing {target.where}"):
         found: Any = _import_file(Path(target.where)) if target.is_file else _import(target.where)
     for part in target.name.split("."):
-        try:
-            found = getattr(found, part)
-        except AttributeError as error:
-            raise SpecError(
-                f"{target.where} has no {target.name!r}", hint=_names_like(found, part)
-            ) from error
+        # A module can load its names when they are asked for, and fail in any way.
+        with running_user_code(f"{target.where}:{target.name}"):
+            try:
+                found = getattr(found, part)
+            except AttributeError as error:
+                raise SpecError(
+                    f"{target.where} has no {target.name!r}", hint=_names_like(found, part)
+                ) from error
     return found
 
 
