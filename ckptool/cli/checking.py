@@ -84,7 +84,7 @@ def check(
         with ProgressBar() as progress:
             found = checked(
                 checkpoint,
-                model_of(model),
+                None if model is None else model_of(model),
                 patterns=match or (),
                 roles=role or (),
                 allow=allow or (),
@@ -127,9 +127,8 @@ def spec(
       ckptool spec transformers:BertModel -o bert.json
     """
     from ckptool.spec.document import write_document
-    from ckptool.spec.loading import load_model_spec
 
-    frozen = load_model_spec(model).spec
+    frozen = model_of(model).spec
     document = write_document(frozen)
     if output is None:
         print_lines([document])

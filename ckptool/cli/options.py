@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias, get_args
 import typer
 
 from ckptool.classification.roles import Role
+from ckptool.cli.progress import waiting
 
 if TYPE_CHECKING:
     from ckptool.spec.strict_load import Model
@@ -73,10 +74,9 @@ AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for 
 NoColor: TypeAlias = Annotated[bool, typer.Option("--no-color", help="Print without colours.")]
 
 
-def model_of(text: str | None) -> Model | None:
-    """Return the model that `--model` names, None where it was not given."""
-    if text is None:
-        return None
+def model_of(text: str) -> Model:
+    """Return the model that MODEL names."""
     from ckptool.spec.loading import load_model_spec
 
-    return load_model_spec(text)
+    with waiting(f"reading the model {text}"):
+        return load_model_spec(text)

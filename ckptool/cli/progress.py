@@ -1,17 +1,21 @@
-"""A bar on stderr for work that takes longer than a second, where stderr is a terminal."""
+"""A bar or a line on stderr for work that takes longer than a second, where that is a terminal."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
+
+from ckptool.render.escape import visible
 
 if TYPE_CHECKING:
     import rich.progress
 
-__all__ = ["ProgressBar"]
+__all__ = ["ProgressBar", "waiting"]
 
 _SECONDS_BEFORE: Final = 1.0
 
@@ -68,3 +72,23 @@ def _start_bar(nbytes: int) -> rich.progress.Progress:
     bar.add_task("", total=nbytes)
     bar.start()
     return bar
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say what is being done, while it is, where nobody knows how much of it there is."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    status = Console(stderr=True).status(Text(visible(what)))
+    timer = threading.Timer(_SECONDS_BEFORE, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        status.stop()

@@ -151,7 +151,7 @@ def _contents(
     with ProgressBar() as progress:
         return list_contents(
             checkpoint,
-            model=model_of(model),
+            model=None if model is None else model_of(model),
             patterns=match or (),
             roles=role or (),
             sort=sort,

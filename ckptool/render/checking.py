@@ -45,7 +45,8 @@ def _summary(found: Check) -> Table:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     of_root = f", root {checkpoint.root.path}" if checkpoint.root and checkpoint.root.keys else ""
-    count = natural_count(len(found.contents.entries), "tensor")
+    tensors = sum(one.entry.tensor is not None for one in found.contents.entries)
+    count = natural_count(tensors, "tensor")
     grid.add_row(Text(visible(checkpoint.path.name)), Text(visible(f"{count}{of_root}")))
     for label, text in match_rows(match) if match is not None else ():
         grid.add_row(label, text)
@@ -111,11 +112,20 @@ def _lines(findings: Sequence[Finding], unfold: bool) -> list[Fold[Finding]]:
 
 def _verdict(found: Check) -> Text:
     allowed = f", {len(found.allowed):,} allowed" if found.allowed else ""
-    is_untold = found.strict_load is not None and found.strict_load.is_ok is None
-    untold = "; whether it loads cannot be told" if is_untold else ""
+    untold = _untold(found)
     if found.is_passed:
         return Text(f"passed{allowed}{untold}", "bold yellow" if untold else "bold green")
     counts = Counter(finding.code for finding in found.findings)
     codes = ", ".join(f"{number:,} {code}" for code, number in counts.items())
     count = natural_count(len(found.findings), "finding")
     return Text(f"{count}: {codes}{allowed}{untold}", "bold red")
+
+
+def _untold(found: Check) -> str:
+    """What the last line must not hide: a load that fails elsewhere, or that cannot be told."""
+    if found.strict_load is None or found.strict_load.is_ok:
+        return ""
+    if found.strict_load.is_ok is None:
+        return "; whether it loads cannot be told"
+    is_told = any(one.kind == "load" for one in (*found.findings, *found.allowed))
+    return "" if is_told else "; it does not load for other names than those asked for"

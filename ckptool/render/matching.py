@@ -64,7 +64,7 @@ def _with_prefix(match: ModelMatch) -> str:
     strip, add = (visible(part) for part in (match.alignment.strip, match.alignment.add))
     if not strip:
         return f"with '{add}' put before them"
-    return f"without '{strip}'" + (f" and with '{add}' in its place" if add else "")
+    return f"with '{add}' in the place of '{strip}'" if add else f"without '{strip}'"
 
 
 def _strict_load(match: ModelMatch) -> Text:

@@ -41,13 +41,10 @@ def tensor_table(
     """
     if title:
         yield Text(title, "bold")
-    lines = _lines(entries, by_name, unfold)
-    has_status = any(line.members[0].status is not None for line in lines)
-    columns = _COLUMNS if has_status else _COLUMNS[:-1]
-    rows = [_row(line)[: len(columns)] for line in lines]
+    rows = [_row(line) for line in _lines(entries, by_name, unfold)]
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(columns)]
-    for (heading, justify), (least, most) in zip(columns, _widths(cells, width), strict=True):
+    cells = [[heading, *(row[n].plain for row in rows)] for n, (heading, _) in enumerate(_COLUMNS)]
+    for (heading, justify), (least, most) in zip(_COLUMNS, _widths(cells, width), strict=True):
         table.add_column(heading, justify=justify, overflow="fold", min_width=least, max_width=most)
     for row in rows:
         table.add_row(*row)
@@ -66,7 +63,7 @@ def _widths(
     wanted = [max(map(len, column)) for column in cells]
     if width is None or sum(wanted) + _GAP * len(wanted) <= width:
         return free
-    for index in (index for index in _FOLDED if index < len(cells)):
+    for index in _FOLDED:
         wanted[index] = max(len(word) for cell in cells[index] for word in cell.split())
     if _NARROWEST_NAME + sum(wanted[1:]) + _GAP * len(wanted) > width:
         return free
@@ -75,7 +72,7 @@ def _widths(
 
 _GAP: Final = 2
 _NARROWEST_NAME: Final = 12
-_FOLDED: Final = (1, 5, 6)
+_FOLDED: Final = (1, 5)
 _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("name", "left"),
     ("role", "left"),
@@ -83,7 +80,6 @@ _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("shape", "left"),
     ("bytes", "right"),
     ("evidence", "left"),
-    ("status", "left"),
 )
 
 
@@ -98,8 +94,7 @@ def _row(line: Fold[ClassifiedEntry]) -> tuple[Text, ...]:
         Text("" if tensor is None else dtype_text(tensor)),
         Text("" if tensor is None else shape_text(tensor.shape)),
         Text(natural_size(nbytes)),
-        Text(_evidence(one)),
-        status_text(one),
+        _evidence(one),
     )
 
 
@@ -122,17 +117,18 @@ def _looks(one: ClassifiedEntry) -> tuple[object, ...]:
     tensor = one.entry.tensor
     facts = None if tensor is None else (tensor.dtype, tensor.layout, tensor.shape)
     verdict = (one.role, one.is_persistent, one.use, one.evidence, one.is_certain)
-    return (*verdict, one.status, one.expected and _sides(one.expected), facts)
+    return (*verdict, one.status, one.expected and _expected_text(one.expected), facts)
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
     return "[" + ", ".join("ragged" if size < 0 else str(size) for size in shape) + "]"
 
 
-def _evidence(one: ClassifiedEntry) -> str:
-    if one.evidence == "none":
-        return "none"
-    return one.evidence if one.is_certain else f"{one.evidence}, likely"
+def _evidence(one: ClassifiedEntry) -> Text:
+    """What says what an entry is; behind it, how it stands to the model."""
+    is_sure = one.is_certain or one.evidence == "none"
+    text = Text(one.evidence if is_sure else f"{one.evidence}, likely")
+    return text if one.status is None else text.append(": ").append_text(status_text(one))
 
 
 _STATUSES: Final[dict[Status, tuple[str, str]]] = {
@@ -144,15 +140,15 @@ _STATUSES: Final[dict[Status, tuple[str, str]]] = {
 
 
 def status_text(one: ClassifiedEntry) -> Text:
-    """How an entry stands to the model, with the model's side where it is another one."""
+    """Return how an entry stands to the model, with the model's side where it is another one."""
     if one.status is None:
         return Text("")
     text = Text(*_STATUSES[one.status])
     if one.expected is not None:
-        text.append(f"; {_sides(one.expected)} in the model")
+        text.append(f"; {_expected_text(one.expected)} in the model")
     return text
 
 
-def _sides(spec: TensorSpec) -> str:
+def _expected_text(spec: TensorSpec) -> str:
     shape = "" if spec.shape is None else f" {shape_text(spec.shape)}"
     return f"{spec.dtype or 'any dtype'}{shape}"
