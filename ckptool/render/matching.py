@@ -18,10 +18,11 @@ from ckptool.render.table import ROLE_STYLES, shape_text
 
 if TYPE_CHECKING:
     from ckptool.spec.model_spec import ModelSpec
-    from ckptool.spec.strict_load import StrictLoad
+    from ckptool.spec.strict_load import LoadError, StrictLoad
 
 __all__ = ["absent_table", "match_rows", "spec_summary"]
 
+_NAMED: Final = 3
 _ABSENT: Final = {
     "not-saved": ("not saved", ""),
     "supplied": ("filled in by a load", ""),
@@ -85,13 +86,20 @@ def _answer(answer: StrictLoad, spec: ModelSpec) -> Text:
         (left_over, "left over"),
         (len(answer.unexpected) - left_over, "unexpected"),
         (len(answer.shape), "of another shape"),
-        (len(answer.errors), "that cannot be loaded"),
+        (len(answer.errors), f"that cannot be loaded ({_named(answer.errors)})"),
     )
     reasons = [f"{count:,} {what}" for count, what in counts if count]
     if answer.is_ok is None:
         by_name = f"; by their names {', '.join(reasons)}" if reasons else "; all names fit"
         return Text(f"cannot be told: {visible(answer.why_unknown or '')}{by_name}", "yellow")
     return Text(f"fails: {', '.join(reasons)}", "red")
+
+
+def _named(errors: Sequence[LoadError]) -> str:
+    """What load errors are about: the first names, or what they say where they have none."""
+    named = [visible(error.problem if error.name is None else error.name) for error in errors]
+    more = ", ..." if len(named) > _NAMED else ""
+    return ", ".join(named[:_NAMED]) + more
 
 
 # What is not in the file -----------------------------------------------------------------------

@@ -51,6 +51,9 @@ def write_document(spec: ModelSpec) -> str:
     """
     from ckptool.spec.document_form import VERSION
 
+    for name in (*spec.tensors, *spec.modules):
+        if not _is_text(name):
+            raise SpecError(f"the name {name!r} is no text, and JSON cannot keep it")
     head = {
         "ckptool_spec": VERSION,
         "source": spec.source,
@@ -64,6 +67,14 @@ def write_document(spec: ModelSpec) -> str:
     text = "{\n " + ",\n ".join(fields) + "\n}\n"
     read_document(text.encode())
     return text
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False
+    return True
 
 
 def _lines(entries: Mapping[str, object]) -> str:

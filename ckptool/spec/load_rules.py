@@ -1,8 +1,8 @@
 """What torch's own load hooks do to a state_dict, as rules: one for each, by its name.
 
 A name is the module and qualified name of a method that overrides `_load_from_state_dict`, of a
-hook's function, or of a hook's class. The rules are those of torch 2.13; what no rule is about
-makes the answer of a load unknown.
+hook's function, or of a hook's class. The rules are those of torch 2.13, and of one class that
+several libraries have; what no rule is about makes the answer of a load unknown.
 """
 
 from __future__ import annotations
@@ -216,6 +216,36 @@ def _resize_as_given(load: ModuleLoad, name: str, key: str) -> None:
         load.resize(name, given.shape)
 
 
+# Other libraries -------------------------------------------------------------------------------
+
+
+def _drop_counter(load: ModuleLoad, _settings: Settings) -> None:
+    """`FrozenBatchNorm2d` of torchvision, and its copies: they take what a BatchNorm wrote."""
+    load.state.pop(f"{load.prefix}num_batches_tracked", None)
+
+
+_FROZEN_NORMS: Final = (
+    "torchvision.ops.misc.FrozenBatchNorm2d",
+    "timm.layers.norm_act.FrozenBatchNormAct2d",
+    *(
+        f"transformers.models.{module}.modeling_{module}.{name}FrozenBatchNorm2d"
+        for module, name in (
+            ("conditional_detr", "ConditionalDetr"),
+            ("d_fine", "DFine"),
+            ("dab_detr", "DabDetr"),
+            ("deformable_detr", "DeformableDetr"),
+            ("detr", "Detr"),
+            ("grounding_dino", "GroundingDino"),
+            ("mm_grounding_dino", "MMGroundingDino"),
+            ("rt_detr", "RTDetr"),
+            ("rt_detr_v2", "RTDetrV2"),
+            ("table_transformer", "TableTransformer"),
+        )
+    ),
+)
+"""One method, unchanged since it was written and copied from class to class."""
+
+
 # Versions --------------------------------------------------------------------------------------
 
 
@@ -243,6 +273,7 @@ _WRAPPER: Final = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.A
 _METHOD: Final = "_load_from_state_dict"
 
 LOAD_RULES: Final[Mapping[str, LoadRule]] = {
+    **{f"{name}.{_METHOD}": LoadRule(_drop_counter, is_method=True) for name in _FROZEN_NORMS},
     f"torch.nn.modules.batchnorm._NormBase.{_METHOD}": LoadRule(
         _load_norm, ("track_running_stats",), is_method=True
     ),

@@ -91,6 +91,7 @@ def _spec_of_checkpoint(path: Path) -> ModelSpec:
             return spec_of_module(checkpoint, str(path))
     except NotACheckpointError as error:
         if path.suffix != ".py":
+            error.hint = error.hint or "`ckptool spec` writes a spec that can be named here"
             raise
         classes = classes_in(path)
         named = ":".join((str(path), classes[0] if classes else "MyModel"))

@@ -598,6 +598,18 @@ def test_filters_say_what_is_checked(path: Path, stale: tuple[Path, Path]) -> No
     assert run("check", left_over, "--model", spec, "--match", "nothing").code == 2
 
 
+def test_a_filter_does_not_hide_that_the_file_does_not_load(path: Path, tmp_path: Path) -> None:
+    state = Net().state_dict()
+    del state["norm.weight"]
+    torch.save(state, path)
+    spec = tmp_path / "spec.json"
+    spec.write_text(write_document(load_model_spec(Net).spec))
+    result = run("check", path, "--model", spec, "--match", "scale")
+    assert result.code == 0
+    last = "passed; it does not load for other names than those asked for\n"
+    assert result.out.endswith(last)
+
+
 def test_training_state_is_checked_too(path: Path) -> None:
     moments = {0: {"exp_avg": torch.full((2,), torch.nan)}}
     optimizer = {"state": moments, "param_groups": []}

@@ -537,3 +537,11 @@ def test_a_spec_that_could_not_be_read_is_not_written() -> None:
     ):
         with pytest.raises(SpecError):
             write_document(ModelSpec("x", "module", None, tensors, modules))
+
+
+def test_a_name_that_json_cannot_keep_is_named() -> None:
+    tensor = TensorSpec("parameter", True, "float32", (1,))
+    spec = ModelSpec("x", "constructed", None, {"a\ud800": tensor}, {"": ModuleSpec(None)})
+    with pytest.raises(SpecError) as caught:
+        write_document(spec)
+    assert "'a\\ud800'" in caught.value.message

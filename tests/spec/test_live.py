@@ -230,6 +230,21 @@ def test_a_constructor_may_look_at_the_values_of_its_parameters() -> None:
     assert spec["weight"].shape == (2,)
 
 
+class CatchesTheRefusal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 2)
+        try:
+            self.fc.weight.sum().item()
+            self.extra = nn.Linear(2, 2)
+        except RuntimeError:
+            pass
+
+
+def test_a_constructor_that_catches_the_refusal_of_values_is_run_again_too() -> None:
+    assert "extra.weight" in spec_of(CatchesTheRefusal)
+
+
 def test_parameters_are_on_the_meta_device_while_a_model_is_built() -> None:
     devices = []
 
@@ -268,7 +283,7 @@ class Temporaries(nn.Module):
 
 
 def test_every_parameter_goes_to_the_meta_device_though_others_are_thrown_away() -> None:
-    devices = set()
+    devices: set[str] = set()
 
     def build() -> nn.Module:
         module = Temporaries()

@@ -52,14 +52,6 @@ class Loads:
             self._known[name, form] = self._outcomes(name, model_of(name, form, self._folder))
         return self._known[name, form]
 
-    def all(self) -> list[Outcome]:
-        return [
-            outcome
-            for name in ARCHITECTURES
-            for form in FORMS
-            for outcome in self.of(name, form).values()
-        ]
-
     def _outcomes(self, name: str, model: Model) -> dict[str, Outcome]:
         saved = build_saved(name)
         path = self._folder / "damaged.pt"

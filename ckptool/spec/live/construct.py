@@ -7,20 +7,26 @@ constructors that look at values work.
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ckptool.errors import SpecError
 
 __all__ = ["Construction", "construct", "copy_on_meta", "move_to_meta"]
+
+# torch's wordings where a tensor has no data: "... cannot be called on meta tensors", "Cannot copy
+# out of meta tensor", and when data is assigned to a parameter, "incompatible tensor type".
+_REFUSAL: Final = re.compile(r"\bmeta\b|incompatible tensor type", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,18 +47,21 @@ def construct(build: Callable[[], Any]) -> Construction:
     A constructor that needs the values of its parameters gets them: it is run again without the
     detour. What the constructor raises is passed on.
     """
+    watch = _Watch()
     try:
-        with _parameters_on_meta() as seen, warnings.catch_warnings():
+        with _parameters_on_meta() as moved, watch, warnings.catch_warnings():
             # A constructor can load weights; that they go nowhere here is no news to its user.
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             module = _checked(build())
-    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
-        if not _asked_for_values(error):
+    except Exception:
+        if not watch.has_refused:
             raise
+    # Also where the constructor caught the refusal itself, and went on with another model.
+    if watch.has_refused:
         module = _checked(build())
         move_to_meta(module, with_buffers=False)
         return Construction(module, False)
-    return Construction(module, seen.count > 0)
+    return Construction(module, moved.count > 0)
 
 
 def move_to_meta(module: nn.Module, *, with_buffers: bool = True) -> None:
@@ -142,7 +151,15 @@ def _checked(module: Any) -> nn.Module:
     return module
 
 
-def _asked_for_values(error: Exception) -> bool:
-    """Whether torch refused something because a tensor has no data, in any of its wordings."""
-    text = str(error)
-    return "meta" in text or "incompatible tensor type" in text
+class _Watch(TorchFunctionMode):
+    """Sees whether torch refuses something because a tensor has no data."""
+
+    has_refused = False
+
+    def __torch_function__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch's, and look at what it raises."""
+        try:
+            return func(*args, **(kwargs or {}))
+        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+            self.has_refused |= _REFUSAL.search(str(error)) is not None
+            raise
