@@ -16,7 +16,7 @@ imports:
 	lint-imports --no-cache
 
 test:
-	$(PYTHON) -m pytest --cov --cov-report=term
+	$(PYTHON) -m pytest -n auto --cov --cov-report=term
 
 # Real checkpoints out of public packages; skipped where no registry can be reached.
 real:

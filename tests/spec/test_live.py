@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from ckptool import SpecError, StateDict, TensorRef, load_model_spec
-from ckptool.spec.model_spec import Computed, Content, Fill, Random, Range, TensorSpec, UnknownValue
+from ckptool.spec.document import read_document, write_document
+from ckptool.spec.model_spec import (
+    Computed,
+    Content,
+    Fill,
+    InitialValue,
+    Random,
+    Range,
+    TensorSpec,
+    UnknownValue,
+)
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import NoData
 from tests.running import SAMPLES
@@ -171,33 +183,124 @@ def test_two_constructions_leave_the_random_generator_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-class OddBuffers(nn.Module):
-    """Layouts and dtypes that torch can do little with."""
+def spec_with(make: Callable[[], Tensor]) -> TensorSpec:
+    """The spec of a buffer, once it has been written and read again."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("sparse", torch.randn(3).to_sparse())
-        self.register_buffer(
-            "quantized", torch.quantize_per_tensor(torch.ones(2), 1, 0, torch.qint8)
-        )
-        self.register_buffer("packed", torch.empty(2, dtype=torch.uint8).view(torch.bits8))
-        self.register_buffer(
-            "narrow", torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
-        )
-        self.register_buffer("repeated", torch.ones(1).expand(1 << 36))
-        self.register_buffer("rows", torch.arange(3).expand(1 << 33, 3))
+    def build() -> nn.Module:
+        module = nn.Module()
+        module.register_buffer("x", make())
+        return module
+
+    spec = load_model_spec(build).spec
+    assert read_document(write_document(spec).encode()) == spec
+    return spec.tensors["x"]
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore::DeprecationWarning")
-def test_a_buffer_of_any_layout_and_dtype_is_described() -> None:
-    spec = spec_of(OddBuffers)
-    kept = {name: one.initial for name, one in spec.items()}
-    unknown = UnknownValue("of a kind that is not kept")
-    assert kept["sparse"] == kept["quantized"] == unknown
-    assert kept["repeated"] == Fill(1.0)
-    assert kept["rows"] == Computed()
-    assert spec["packed"].dtype == "bits8"
-    assert spec["narrow"].shape == (2,)
+def nested(layout: torch.layout) -> Tensor:
+    return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=layout)
+
+
+def quantized(dtype: torch.dtype) -> Tensor:
+    return torch.quantize_per_tensor(torch.randn(2, 2), 1, 0, dtype)
+
+
+def wrapped() -> Tensor:
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    pair: Tensor = TwoTensor(torch.randn(2, 2), torch.randn(2, 2))  # type: ignore[no-untyped-call]
+    return pair
+
+
+NOT_KEPT = UnknownValue("of a kind that is not kept")
+ODD_KINDS: dict[str, tuple[Callable[[], Tensor], str, tuple[int, ...] | None]] = {
+    "sparse": (lambda: torch.randn(2, 2).to_sparse(), "float32", (2, 2)),
+    "sparse rows": (lambda: torch.randn(2, 2).to_sparse_csr(), "float32", (2, 2)),
+    "sparse blocks": (lambda: torch.randn(2, 2).to_sparse_bsr((1, 1)), "float32", (2, 2)),
+    "mkldnn": (lambda: torch.randn(2, 2).to_mkldnn(), "float32", (2, 2)),
+    "nested": (lambda: nested(torch.strided), "float32", None),
+    "jagged": (lambda: nested(torch.jagged), "float32", None),
+    "quantized": (lambda: quantized(torch.qint8), "qint8", (2, 2)),
+    "packed": (lambda: quantized(torch.quint4x2), "quint4x2", (2, 2)),
+    "a wrapper": (wrapped, "float32", (2, 2)),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ODD_KINDS)
+def test_a_buffer_of_any_layout_is_described_and_its_value_is_not_claimed(kind: str) -> None:
+    make, dtype, shape = ODD_KINDS[kind]
+    spec = spec_with(make)
+    assert (spec.dtype, spec.shape, spec.initial) == (dtype, shape, NOT_KEPT)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "uint1", "bits8", "bits16", "float4_e2m1fn_x2"])
+def test_a_buffer_of_a_dtype_without_numbers_has_its_bytes(dtype: str) -> None:
+    def viewed(value: Tensor) -> Tensor:
+        return value.to(torch.uint8).view(getattr(torch, dtype))
+
+    for value in (torch.zeros(4), torch.arange(4)):
+        spec = spec_with(lambda value=value: viewed(value))  # type: ignore[misc]
+        assert (spec.dtype, spec.initial) == (dtype, Content(bytes(value.int().tolist())))
+    assert spec_with(lambda: viewed(torch.randint(255, (64,)))).initial == Random()
+    assert spec_with(lambda: viewed(torch.zeros(1 << 20))).initial == Computed()
+
+
+REPEATED: dict[str, tuple[Callable[[], Tensor], InitialValue]] = {
+    "one": (lambda: torch.ones(1).expand(1 << 36), Fill(1.0)),
+    "a number": (lambda: torch.tensor(5).expand(1 << 62), Fill(5)),
+    "rows": (lambda: torch.arange(3).expand(1 << 61, 3), Computed()),
+    "columns": (lambda: torch.arange(3)[:, None].expand(3, 1 << 33), Computed()),
+    "random rows": (lambda: torch.randn(3).expand(1 << 33, 3), Random()),
+    "no rows": (lambda: torch.empty(1, 0).expand(1 << 36, 0), Content(b"")),
+    "one row": (lambda: torch.arange(3).expand(1, 3), Range(0, 1)),
+    "few rows": (lambda: torch.arange(2).byte().expand(2, 2), Content(b"\0\1\0\1")),
+    "conjugate rows": (
+        lambda: torch.tensor([1j]).conj().expand(2, 1), Content(b"\0\0\0\0\0\0\x80\xbf" * 2)
+    ),
+    "windows": (lambda: torch.zeros(1 << 20).as_strided((1 << 19, 1 << 19), (1, 1)), Fill(0.0)),
+    "uneven windows": (
+        lambda: torch.arange(1 << 20).as_strided((1 << 19, 1 << 19), (1, 1)), Computed()
+    ),
+    "few windows": (
+        lambda: torch.arange(3).byte().as_strided((2, 2), (1, 1)), Content(b"\0\1\1\2")
+    ),
+    "random windows": (
+        lambda: torch.randn(1 << 20).as_strided((1 << 19, 1 << 19), (1, 1)), Random()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_elements_that_strides_repeat_are_looked_at_once(name: str) -> None:
+    make, expected = REPEATED[name]
+    assert spec_with(make).initial == expected
+
+
+def test_an_element_between_others_is_looked_at_alone() -> None:
+    assert spec_with(lambda: torch.tensor([1 + 2j]).conj().imag).initial == Fill(-2.0)
+    assert spec_with(lambda: torch.arange(6)[1:2:5]).initial == Fill(1)
+
+
+def test_the_same_elements_with_other_strides_are_not_called_random() -> None:
+    rows = torch.arange(6).reshape(2, 3)
+    kinds = itertools.cycle([rows, rows.T.contiguous().T])
+    assert spec_with(lambda: next(kinds)).initial == NOT_KEPT
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (torch.tensor([-(1 << 63), (1 << 63) - 1]), None),
+        (torch.tensor([0, -(1 << 63), 0, -(1 << 63)]), None),
+        (torch.tensor([0, 1 << 63], dtype=torch.uint64), None),
+        (torch.tensor([(1 << 63) - 1, 1 << 63], dtype=torch.uint64), Range((1 << 63) - 1, 1)),
+        (torch.tensor([-128, 127], dtype=torch.int8), Range(-128, 255)),
+    ],
+)
+def test_a_step_that_64_bits_do_not_hold_makes_no_range(
+    value: Tensor, expected: Range | None
+) -> None:
+    assert spec_with(lambda: value).initial == (expected or Content(value.numpy().tobytes()))
 
 
 class OnMeta(nn.Module):

@@ -21,6 +21,12 @@ from ckptool.spec.model_spec import (
 __all__ = ["initial_value"]
 
 _KEPT_BYTES: Final = 1 << 16
+_NOT_KEPT: Final = UnknownValue("of a kind that is not kept")
+_INTEGERS: Final = frozenset(
+    {torch.int8, torch.int16, torch.int32, torch.int64}
+    | {torch.uint8, torch.uint16, torch.uint32, torch.uint64}
+)
+"""What torch counts in; it does nothing with integers of fewer bits."""
 
 
 def initial_value(buffer: Tensor, again: Tensor) -> InitialValue:
@@ -29,59 +35,78 @@ def initial_value(buffer: Tensor, again: Tensor) -> InitialValue:
         return UnknownValue("not initialised")
     if buffer.is_meta:
         return UnknownValue("made from parameters")
-    if buffer.layout is not torch.strided or buffer.is_quantized or buffer.is_nested:
-        return UnknownValue("of a kind that is not kept")
-    try:
-        return _strided_value(buffer.detach(), again.detach())
-    except (RuntimeError, NotImplementedError, TypeError):
-        # torch does next to nothing with packed and with some narrow dtypes.
-        return UnknownValue("of a kind that is not kept")
-
-
-def _strided_value(buffer: Tensor, again: Tensor) -> InitialValue:
-    if not _is_same(buffer, again):
+    if not (_is_plain(buffer) and _is_plain(again)):
+        return _NOT_KEPT
+    if (buffer.shape, buffer.dtype) != (again.shape, again.dtype):
         return Random()
-    once = _kept_once(buffer).reshape(-1)
-    if once.numel() and not once.is_complex():
-        if _is_filled(once):
-            return Fill(once[0].item())
-        if once.numel() == buffer.numel() and (step := _step(once)) is not None:
-            return Range(int(once[0]), step)
-    return Content(_bytes(buffer)) if buffer.nbytes <= _KEPT_BYTES else Computed()
+    if buffer.stride() != again.stride():
+        # Each is then repeated by its strides in a way of its own.
+        return _NOT_KEPT
+    stored = _stored(buffer)
+    if not torch.equal(_bits(stored), _bits(_stored(again))):
+        return Random()
+    return _even_value(buffer, stored) or _content(buffer)
 
 
-def _kept_once(tensor: Tensor) -> Tensor:
-    """A view without the repetitions that `expand` makes, which would be copied otherwise."""
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is elements in a storage: not sparse, quantized, nested, or a wrapper."""
+    is_dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
+    is_own = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+    return is_dense and is_own and not tensor.is_meta and not is_lazy(tensor)
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """The elements in a row, without those that strides repeat: never more than are stored.
+
+    Where strides let rows overlap it is the stretch of the storage that they are taken from.
+    """
+    tensor = tensor.detach()
     for dim, step in enumerate(tensor.stride()):
-        if step == 0 and tensor.shape[dim] > 1:
-            # `narrow` would keep the stride of zero, which no other dtype can look through.
-            tensor = tensor.select(dim, 0).unsqueeze(dim)
-    return tensor
+        if step == 0:
+            tensor = tensor.narrow(dim, 0, min(tensor.shape[dim], 1))
+    last = sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
+    if tensor.numel() > max(last + 1, 0):
+        tensor = tensor.as_strided((last + 1,), (1,))
+    return tensor.reshape(-1)
 
 
-def _is_same(buffer: Tensor, again: Tensor) -> bool:
-    is_alike = buffer.shape == again.shape and buffer.dtype == again.dtype
-    is_alike = is_alike and buffer.stride() == again.stride()
-    return is_alike and torch.equal(_bits(_kept_once(buffer)), _bits(_kept_once(again)))
-
-
-def _is_filled(flat: Tensor) -> bool:
-    bits = _bits(flat).reshape(flat.numel(), -1)
-    return bool((bits == bits[0]).all())
-
-
-def _step(flat: Tensor) -> int | None:
-    """The step of integers that rise evenly, None for anything else."""
-    if flat.is_floating_point() or flat.dtype is torch.bool or flat.numel() < 2:
+def _even_value(buffer: Tensor, stored: Tensor) -> Fill | Range | None:
+    """One element throughout, or integers that rise evenly; None for anything else."""
+    if not stored.numel():
         return None
-    steps = flat.to(torch.int64).diff()
-    return int(steps[0]) if bool((steps == steps[0]).all()) else None
+    bits = _bits(stored).reshape(stored.numel(), -1)
+    if bool((bits == bits[0]).all()):
+        value = _number(stored[0])
+        return None if value is None else Fill(value)
+    is_each_once = stored.numel() == buffer.numel()
+    return _range(stored) if is_each_once and stored.dtype in _INTEGERS else None
+
+
+def _number(element: Tensor) -> bool | int | float | None:
+    """An element as a number; None for a complex one, and where torch has none for a dtype."""
+    try:
+        value = element.item()
+    except NotImplementedError:
+        return None
+    return None if isinstance(value, complex) else value
+
+
+def _range(stored: Tensor) -> Range | None:
+    steps = stored.to(torch.int64).diff()
+    start, end, step = (int(one.item()) for one in (stored[0], stored[-1], steps[0]))
+    # Steps that are too long for 64 bits come out as others.
+    is_even = bool((steps == step).all()) and start + step * len(steps) == end
+    return Range(start, step) if is_even else None
+
+
+def _content(buffer: Tensor) -> Content | Computed:
+    # In Python's integers: a tensor that is repeated often has more bytes than torch can count.
+    is_small = buffer.numel() * buffer.element_size() <= _KEPT_BYTES
+    return Content(bytes(_bits(buffer.detach()).cpu().numpy())) if is_small else Computed()
 
 
 def _bits(tensor: Tensor) -> Tensor:
     """The bytes of the elements, so that NaN is equal to itself and -0.0 is not 0.0."""
-    return tensor.resolve_conj().resolve_neg().reshape(-1).contiguous().view(torch.uint8)
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return bytes(_bits(tensor).numpy())
+    flat = tensor.resolve_conj().resolve_neg().reshape(-1).contiguous()
+    # A single element keeps a longer stride, with which it cannot be viewed as bytes.
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8)
