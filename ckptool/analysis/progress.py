@@ -9,6 +9,8 @@ from typing import Final, Protocol, TypeVar
 
 __all__ = ["UNWATCHED", "Progress", "side_by_side"]
 
+_BATCHES: Final = 1_000
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -42,10 +44,15 @@ def side_by_side(
     Reading, hashing and numpy leave the interpreter lock alone. When one fails, or the user
     interrupts, the others end at their next chunk.
     """
+    items = list(items)
     watched = _Interruptible(progress)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
+        # Handing over one at a time would cost more than many a small tensor does.
+        size = 1 + len(items) // _BATCHES
+        batches = [items[at : at + size] for at in range(0, len(items), size)]
         try:
-            return list(pool.map(lambda item: work(item, watched), items))
+            done = pool.map(lambda batch: [work(item, watched) for item in batch], batches)
+            return [result for batch in done for result in batch]
         finally:
             watched.is_stopped = True
 

@@ -70,7 +70,15 @@ def match_root(
     renamed = state.renamed(alignment.rename)
     after = answer if alignment.is_identity else model.strict_load(renamed)
     by_hooks = renamed_by_hooks(model.spec, renamed.tensors.keys())
-    names = _Names(root, alignment, renamed, after, by_hooks)
+    names = _Names(
+        root,
+        alignment,
+        renamed,
+        after,
+        frozenset(after.unexpected),
+        frozenset(after.shape),
+        by_hooks,
+    )
     verdicts = [
         (claimed, claimed if claimed.name is None else _given(claimed, names, model.spec))
         for claimed in by_file
@@ -99,13 +107,16 @@ def is_same_kind(tensor: TensorRef, expected: TensorSpec) -> bool:
 class _Names:
     """The names of a root as the model has them: behind the prefix, and behind hooks' renames.
 
-    `answer` is that of a strict load of the `renamed` state_dict.
+    `answer` is that of a strict load of the `renamed` state_dict; `unexpected` and `misshapen` are
+    the names in it, to be looked up.
     """
 
     root: Root
     alignment: Alignment
     renamed: StateDict
     answer: StrictLoad
+    unexpected: frozenset[str]
+    misshapen: frozenset[str]
     by_hooks: Mapping[str, str]
 
     def key_of(self, one: ClassifiedEntry) -> str:
@@ -126,12 +137,12 @@ class _Names:
     def is_taken(self, key: str) -> bool:
         """Whether torch takes what stands under a key that no rule is about, as a hook may do."""
         is_told = self.answer.is_ok is not None and key in self.renamed.tensors
-        return is_told and key not in self.answer.unexpected
+        return is_told and key not in self.unexpected
 
     def has_its_shape(self, key: str, tensor: TensorRef, expected: TensorSpec) -> bool:
         """Whether a tensor fits: as torch says, or else as its shape does."""
         if self.answer.is_ok is not None:
-            return key not in self.answer.shape
+            return key not in self.misshapen
         # torch takes the one element of a vector for a number: torch 0.3 had no 0-d tensors.
         shapes = (expected.shape, tensor.shape)
         return expected.shape in (None, tensor.shape) or shapes == ((), (1,))

@@ -27,6 +27,11 @@ _LARGEST_DOCUMENT: Final = 1 << 30
 def load_model_spec(model: str | Path | LiveSource) -> Model:
     """Return the model that a command's MODEL names, with its spec.
 
+        >>> from ckptool import load_model_spec
+        >>> model = load_model_spec("models.py:MyModel(10, hidden_size=5)")
+        >>> for name, one in model.spec.tensors.items():
+        ...     print(name, one.kind, one.is_persistent, one.dtype, one.shape)
+
     `model` is a file (a spec, a module that was saved whole, a TorchScript archive, a `.pt2`
     program), `package.module:callable` or `path/to/file.py:callable`, the last two with literal
     arguments or without; or an object of this process, a module or what builds one. Files are read
