@@ -9,16 +9,16 @@ zip, with the weights in a pickle beside it. The names of the JSON are those of
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
-from ckptool.errors import ArchiveError, TensorError, UnsupportedFormatError
-from ckptool.formats.archive import Archive, read_record
+from ckptool.errors import TensorError, UnsupportedFormatError
+from ckptool.formats.archive import Archive
+from ckptool.formats.json_parts import JsonPart, read_json
 from ckptool.pickling.limits import Limits
-from ckptool.tensors.refs import LARGEST_COUNT, checked_shape
+from ckptool.tensors.refs import checked_shape
 
 __all__ = ["ExportedProgram", "ProgramTensor", "is_exported_program", "read_exported_program"]
 
@@ -78,7 +78,7 @@ def read_exported_program(archive: Archive, limits: Limits) -> ExportedProgram:
     """
     name = _program_name(archive)
     record = _OLD_PROGRAM if name is None else f"models/{name}.json"
-    program = _read_json(archive, record, limits)
+    program = read_json(archive, record, limits)
     signed = _read_signature(program.at("graph_module"))
     weights: dict[str, _Payload] = {}
     constants: dict[str, _Payload] = {}
@@ -112,81 +112,10 @@ def _program_name(archive: Archive) -> str | None:
 _COMPILED: Final = "a .pt2 archive without a program, as it is after AOTInductor compiled it,"
 
 
-# JSON ------------------------------------------------------------------------------------------
-
-
-class _Part(NamedTuple):
-    """A part of a record's JSON; `place` is where it is, for the error that it is not as it should.
-
-    Every method raises ArchiveError for a value of another kind.
-    """
-
-    record: str
-    place: str
-    value: Any
-
-    def at(self, key: str) -> _Part:
-        """The part of a table under a key that has to be there."""
-        found = self.find(key)
-        if found is None:
-            raise self.wrong(f"has no {key!r}")
-        return found
-
-    def find(self, key: str) -> _Part | None:
-        """The part under a key, None where it is absent or null."""
-        value = self.table().get(key)
-        return None if value is None else _Part(self.record, f"{self.place}.{key}", value)
-
-    def parts(self) -> Iterator[_Part]:
-        """The elements of a list."""
-        if type(self.value) is not list:
-            raise self.wrong("is no list")
-        for index, value in enumerate(self.value):
-            yield _Part(self.record, f"{self.place}[{index}]", value)
-
-    def table(self) -> dict[str, Any]:
-        """A table as it is."""
-        if type(self.value) is not dict:
-            raise self.wrong("is no table")
-        return self.value
-
-    def text(self) -> str:
-        """A string."""
-        if type(self.value) is not str:
-            raise self.wrong("is no string")
-        return self.value
-
-    def flag(self) -> bool:
-        """A boolean."""
-        if type(self.value) is not bool:
-            raise self.wrong("is neither true nor false")
-        return self.value
-
-    def number(self) -> int:
-        """A number of elements, or one that stands for something."""
-        if type(self.value) is not int or not 0 <= self.value <= LARGEST_COUNT:
-            raise self.wrong("is no count")
-        return self.value
-
-    def wrong(self, problem: str) -> ArchiveError:
-        """The error that this part is not as torch writes it."""
-        return ArchiveError(f"{self.place or 'the JSON'} {problem}", record=self.record)
-
-
-def _read_json(archive: Archive, record: str, limits: Limits) -> _Part:
-    data = read_record(archive.records[record], limits, most=limits.header_bytes)
-    try:
-        return _Part(record, "", json.loads(data.decode()))
-    except RecursionError as error:
-        raise ArchiveError("its JSON is nested too deeply", record=record) from error
-    except ValueError as error:
-        raise ArchiveError(f"is not JSON: {error}", record=record) from error
-
-
 # The signature ---------------------------------------------------------------------------------
 
 
-def _read_signature(module: _Part) -> dict[str, ProgramTensor]:
+def _read_signature(module: JsonPart) -> dict[str, ProgramTensor]:
     """The parameters and buffers that the graph takes as inputs, by name."""
     signature = module.at("signature")
     if "inputs_to_parameters" in signature.table():
@@ -210,19 +139,21 @@ def _read_signature(module: _Part) -> dict[str, ProgramTensor]:
 _KINDS: Final[tuple[Literal["parameter", "buffer"], ...]] = ("parameter", "buffer")
 
 
-def _tensor(kind: Literal["parameter", "buffer"], taken: _Part, values: _Part) -> ProgramTensor:
+def _tensor(
+    kind: Literal["parameter", "buffer"], taken: JsonPart, values: JsonPart
+) -> ProgramTensor:
     dtype, shape = _read_meta(values.at(taken.at("arg").at("name").text()))
     persistent = taken.find("persistent")
     is_persistent = None if persistent is None else persistent.flag()
     return ProgramTensor(kind, kind == "parameter" or is_persistent, dtype, shape)
 
 
-def _read_meta(meta: _Part) -> tuple[str | None, OpenShape]:
+def _read_meta(meta: JsonPart) -> tuple[str | None, OpenShape]:
     """Dtype and shape; a dtype is None where this torch has no number for it."""
     return _DTYPES.get(meta.at("dtype").number()), _shape(meta.at("sizes"))
 
 
-def _shape(sizes: _Part) -> OpenShape:
+def _shape(sizes: JsonPart) -> OpenShape:
     shape = tuple(_size(part) for part in sizes.parts())
     try:
         checked_shape(tuple(1 if size is None else size for size in shape))
@@ -231,7 +162,7 @@ def _shape(sizes: _Part) -> OpenShape:
     return shape
 
 
-def _size(part: _Part) -> int | None:
+def _size(part: JsonPart) -> int | None:
     """A number, None for an expression of symbols."""
     number = part.find("as_int")
     if number is not None:
@@ -284,11 +215,11 @@ def _read_payloads(
     """Read a table of names; torch 2.8 wrote none, and a pickle in its place."""
     if folder + config not in archive.records:
         return {}
-    table = _read_json(archive, folder + config, limits).at("config")
+    table = read_json(archive, folder + config, limits).at("config")
     return {name: _payload(archive, folder, table.at(name)) for name in table.table()}
 
 
-def _payload(archive: Archive, folder: str, payload: _Part) -> _Payload:
+def _payload(archive: Archive, folder: str, payload: JsonPart) -> _Payload:
     is_parameter = payload.at("is_param").flag()
     meta = payload.find("tensor_meta")
     if meta is None:
@@ -303,7 +234,7 @@ def _payload(archive: Archive, folder: str, payload: _Part) -> _Payload:
     return _Payload(is_parameter, dtype, shape, (record, dtype, shape, stride, offset))
 
 
-def _shape_of(sizes: _Part) -> OpenShape:
+def _shape_of(sizes: JsonPart) -> OpenShape:
     return tuple(_size(part) for part in sizes.parts())
 
 
@@ -345,7 +276,7 @@ _CALLED_AGAIN = re.compile(r"(.*)@\d+", re.DOTALL)
 _QUALIFIED_NAME = re.compile(r"[\w.<>]+")
 
 
-def _read_modules(module: _Part) -> dict[str, str | None]:
+def _read_modules(module: JsonPart) -> dict[str, str | None]:
     """The modules by path, each with its type where the graph tells one."""
     calls = module.find("module_call_graph")
     paths = [] if calls is None else [call.at("fqn").text() for call in calls.parts()]
@@ -360,7 +291,7 @@ def _is_repeated_call(path: str, known: set[str]) -> bool:
     return again is not None and again[1] in known
 
 
-def _types_by_path(nodes: _Part) -> dict[str, str | None]:
+def _types_by_path(nodes: JsonPart) -> dict[str, str | None]:
     """The types in the stacks of modules that the operations were called in.
 
     Such a stack is text, `key,path,type;...`, and a name can have a separator in it: what is not
