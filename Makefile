@@ -28,7 +28,7 @@ truth:
 
 # The property tests again, with many more examples.
 fuzz:
-	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -m hypothesis
+	HYPOTHESIS_PROFILE=fuzz $(PYTHON) -m pytest -n auto -m hypothesis
 
 bench:
 	$(PYTHON) -m tests.benchmarks
