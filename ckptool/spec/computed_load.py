@@ -7,7 +7,8 @@ looked at once per level and not once per module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ckptool.checkpoint.modules import EXTRA_STATE
@@ -15,13 +16,12 @@ from ckptool.checkpoint.state_dict import Metadata
 from ckptool.spec.copying import find_copy_problem
 from ckptool.spec.model_spec import ModelSpec, ModuleSpec, TensorSpec
 from ckptool.spec.module_load import (
-    Findings,
     Given,
     LoadError,
+    LoadResult,
     LoadRule,
     ModuleLoad,
     Settings,
-    Shape,
 )
 from ckptool.tensors.refs import Components, TensorRef
 
@@ -37,15 +37,20 @@ class _Part:
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
     modules: dict[str, _Part] = field(default_factory=dict)
 
+    @property
+    def prefix(self) -> str:
+        """What the names of all that is in it begin with."""
+        return f"{self.path}." if self.path else ""
+
 
 def simulate_load(
     spec: ModelSpec,
     tensors: Mapping[str, TensorRef | None],
     metadata: Metadata | None,
     rules: Mapping[str, LoadRule],
-) -> Findings:
+) -> LoadResult:
     """Return what a strict load finds; `rules` are those of load hooks by their names."""
-    findings = Findings()
+    result = LoadResult()
     shapes: dict[str, tuple[int, ...]] = {}
     state: dict[str, Given] = {}
     for key, tensor in tensors.items():
@@ -53,38 +58,41 @@ def simulate_load(
         if type(key) is str:
             state[key] = Given(key, None if tensor is None else tensor.shape, tensor)
         else:
-            findings.errors.append(LoadError(None, f"a key of the state_dict is no name: {key!r}"))
+            result.errors.append(LoadError(None, f"a key of the state_dict is no name: {key!r}"))
     pending = [(_tree_of(spec), state)]
     while pending:
         part, state = pending.pop()
-        prefix = f"{part.path}." if part.path else ""
         facts = (metadata or {}).get(part.path, {})
-        load = ModuleLoad(prefix, facts, part.tensors, state, shapes, findings)
+        load = ModuleLoad(part.prefix, facts, part.tensors, state, shapes, result)
         _run_hooks(load, part, rules)
         _take_own(load, part.spec)
         pending += reversed(_hand_down(load, part))
-    return findings
+    return result
 
 
 def _tree_of(spec: ModelSpec) -> _Part:
     parts = {"": _Part("", ModuleSpec(None, None))}
     parts |= {path: _Part(path, module) for path, module in spec.modules.items()}
-    for path, part in parts.items():
-        if path:
-            parent = _parent_of(path, parts)
-            parts[parent].modules[path[len(parent) + bool(parent) :]] = part
+    parents = _parents(parts)
+    for path, parent in parents.items():
+        parent.modules[path[len(parent.prefix) :]] = parts[path]
     for name, tensor in spec.tensors.items():
         path, _, own = name.rpartition(".")
         parts[path].tensors[own] = tensor
     return parts[""]
 
 
-def _parent_of(path: str, parts: Mapping[str, _Part]) -> str:
-    """The path of the module that a module is in; the last name can have dots of its own."""
-    parent = path.rpartition(".")[0]
-    while parent not in parts:
-        parent = parent.rpartition(".")[0]
-    return parent
+def _parents(parts: Mapping[str, _Part]) -> dict[str, _Part]:
+    """The module that each is in, in the same order: a module's own name can have dots in it."""
+    parents = {path: parts[""] for path in parts if path}
+    above = [parts[""]]
+    # All that is in a module comes right behind it.
+    for part in sorted((parts[path] for path in parents), key=lambda part: part.prefix):
+        while not part.prefix.startswith(above[-1].prefix):
+            above.pop()
+        parents[part.path] = above[-1]
+        above.append(part)
+    return parents
 
 
 # One module ------------------------------------------------------------------------------------
@@ -95,15 +103,15 @@ def _run_hooks(load: ModuleLoad, part: _Part, rules: Mapping[str, LoadRule]) -> 
     where = f"module {part.path!r}" if part.path else "the model itself"
     if part.spec.load_hooks is None:
         named = part.spec.type or "a class without a name"
-        load.findings.unknown.append(f"how {named} ({where}) loads is not recorded")
+        load.result.unknown.append(f"how {named} ({where}) loads is not recorded")
         return
     known: list[tuple[LoadRule, Settings]] = []
     for hook in part.spec.load_hooks:
         rule = rules.get(hook.name)
         if rule is None:
-            load.findings.unknown.append(f"what {hook.name} of {where} does is not known")
+            load.result.unknown.append(f"what {hook.name} of {where} does is not known")
         elif not hook.settings.keys() >= set(rule.settings):
-            load.findings.unknown.append(f"the settings of {hook.name} of {where} are not recorded")
+            load.result.unknown.append(f"the settings of {hook.name} of {where} are not recorded")
         else:
             known.append((rule, hook.settings))
     for rule, settings in sorted(known, key=lambda pair: not pair[0].is_method):
@@ -118,7 +126,7 @@ def _take_own(load: ModuleLoad, spec: ModuleSpec) -> None:
         given = load.given(name)
         if tensor.is_persistent is None:
             key = load.prefix + name
-            load.findings.doubts.append(f"whether the model saves {key!r} is not recorded")
+            load.result.doubts.append(f"whether the model saves {key!r} is not recorded")
         elif given is None:
             load.miss(name)
         if given is not None:
@@ -129,26 +137,28 @@ def _take_own(load: ModuleLoad, spec: ModuleSpec) -> None:
 
 def _take(load: ModuleLoad, name: str, tensor: TensorSpec, given: Given) -> None:
     """Compare what is given with the tensor that takes it."""
-    key, findings = load.prefix + name, load.findings
+    key, result = load.prefix + name, load.result
     if given.name is not None and given.name != key:
-        findings.renamed[given.name] = key
+        result.renamed[given.name] = key
     shape = load.shape_of(name)
-    if given.shape is None:
-        if shape is None:
-            findings.doubts.append(f"whether {key!r} in the file is uninitialised cannot be told")
-        else:
-            findings.errors.append(LoadError(key, "what is in the file is no tensor"))
+    is_lazy = tensor.dtype is None and shape is None
+    if given.shape is None and is_lazy:
+        result.doubts.append(f"whether {key!r} in the file is uninitialised cannot be told")
+    elif given.shape is None:
+        result.errors.append(LoadError(key, "what is in the file is no tensor"))
+    elif shape is None and not is_lazy:
+        result.doubts.append(f"which shape the model's {key!r} has is not recorded")
     elif not _fits(given.shape, shape):
-        _refuse_shape(findings, key, given, shape)
+        _refuse_shape(result, key, given, shape)
     elif given.tensor is not None:
         problem = find_copy_problem(key, given.tensor, tensor.dtype)
         if problem is not None and problem.is_certain:
-            findings.errors.append(LoadError(key, problem.sentence))
+            result.errors.append(LoadError(key, problem.sentence))
         elif problem is not None:
-            findings.doubts.append(problem.sentence)
+            result.doubts.append(problem.sentence)
 
 
-def _fits(given: Shape, shape: Shape | None) -> bool:
+def _fits(given: tuple[int, ...], shape: tuple[int, ...] | None) -> bool:
     if shape is None:
         # Without a hook that gives it a shape, a lazy tensor has no elements, and one dimension.
         return given in ((), (0,), (1,))
@@ -156,20 +166,24 @@ def _fits(given: Shape, shape: Shape | None) -> bool:
     return given == shape or (given == (1,) and shape == ())
 
 
-def _refuse_shape(findings: Findings, key: str, given: Given, shape: Shape | None) -> None:
+def _refuse_shape(
+    result: LoadResult, key: str, given: Given, shape: tuple[int, ...] | None
+) -> None:
     data = None if given.tensor is None else given.tensor.data
     if isinstance(data, Components) and data.layout == "nested":
-        findings.errors.append(LoadError(key, "it is nested in the file: it has no one shape"))
+        result.errors.append(LoadError(key, "it is nested in the file: it has no one shape"))
     elif shape is None:
         problem = "the model's has no shape yet, and nothing gives it one"
-        findings.errors.append(LoadError(key, problem))
+        result.errors.append(LoadError(key, problem))
     else:
-        findings.shape.append(key)
+        result.shape.append(key)
 
 
 def _hand_down(load: ModuleLoad, part: _Part) -> list[tuple[_Part, dict[str, Given]]]:
     """Sort the state_dict by the modules in this one; report what has no place."""
     below: dict[str, dict[str, Given]] = {name: {} for name in part.modules}
+    # Names with dots in them; of none of them is another the beginning.
+    dotted = sorted(f"{name}." for name in below if "." in name)
     places = {name for name, tensor in load.tensors.items() if tensor.is_persistent is not False}
     # Also where a tensor has that name: torch then takes it, and finds it unexpected.
     (places.discard if part.spec.has_extra_state is False else places.add)(EXTRA_STATE)
@@ -184,9 +198,14 @@ def _hand_down(load: ModuleLoad, part: _Part) -> list[tuple[_Part, dict[str, Giv
         else:
             has_place = key[start:end] in part.spec.none_modules
         if load.is_strict and not has_place:
-            load.findings.unexpected.append(key)
-    for name in below:
-        if "." in name:
-            inside = f"{load.prefix}{name}."
-            below[name] = {key: one for key, one in load.state.items() if key.startswith(inside)}
+            load.result.unexpected.append(key)
+        # torch hands it down all the same.
+        if dotted and (name := _name_before(key[start:], dotted)) is not None:
+            below[name][key] = given
     return [(part.modules[name], state) for name, state in below.items()]
+
+
+def _name_before(key: str, dotted: Sequence[str]) -> str | None:
+    """Which of some sorted names, each with a dot behind it, a key begins with."""
+    nearest = dotted[bisect_right(dotted, key) - 1]
+    return nearest[:-1] if key.startswith(nearest) else None

@@ -46,14 +46,14 @@ def is_spec_document(head: bytes) -> bool:
 def write_document(spec: ModelSpec) -> str:
     """Return a spec as JSON, the same text each time.
 
-    Raises SpecError for one that could not be read again: it contradicts itself, or a name in it
-    is no text.
+    Raises SpecError for one that could not be read again, with the name that is wrong.
     """
+    from ckptool.spec.document_checks import find_problems, find_unwritable
     from ckptool.spec.document_form import VERSION
 
-    for name in (*spec.tensors, *spec.modules):
-        if not _is_text(name):
-            raise SpecError(f"the name {name!r} is no text, and JSON cannot keep it")
+    problems = list(find_unwritable(spec)) or list(find_problems(spec))
+    if problems:
+        raise _wrong(problems)
     head = {
         "ckptool_spec": VERSION,
         "source": spec.source,
@@ -64,17 +64,7 @@ def write_document(spec: ModelSpec) -> str:
     tensors = {name: _tensor_form(tensor) for name, tensor in spec.tensors.items()}
     modules = {path: _module_form(module) for path, module in spec.modules.items()}
     fields += [f'"tensors": {_lines(tensors)}', f'"modules": {_lines(modules)}']
-    text = "{\n " + ",\n ".join(fields) + "\n}\n"
-    read_document(text.encode())
-    return text
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # half of a pair of surrogates
-        return False
-    return True
+    return "{\n " + ",\n ".join(fields) + "\n}\n"
 
 
 def _lines(entries: Mapping[str, object]) -> str:
@@ -144,7 +134,7 @@ def read_document(data: bytes) -> ModelSpec:
     try:
         document = parse_document(data)
     except FormError as error:
-        raise _wrong(list(error.problems.items()), error.later_version) from None
+        raise _later() if error.is_later else _wrong(list(error.problems.items())) from None
     twice = find_duplicate_key(data, count_keys(document))
     if twice is not None:
         raise _wrong([(twice, "the key is there twice")])
@@ -161,13 +151,15 @@ def read_document(data: bytes) -> ModelSpec:
     return spec
 
 
-def _wrong(problems: Sequence[Problem], later_version: int | None = None) -> SpecError:
-    if later_version is not None:
-        return SpecError(
-            f"a spec of version {later_version}, which is later than ckptool reads",
-            place="ckptool_spec",
-            hint="read it with a newer ckptool, or make it anew: ckptool spec MODEL -o spec.json",
-        )
+def _later() -> SpecError:
+    return SpecError(
+        "a spec of a later version than this ckptool reads",
+        place="ckptool_spec",
+        hint="read it with a newer ckptool, or make it anew: ckptool spec MODEL -o spec.json",
+    )
+
+
+def _wrong(problems: Sequence[Problem]) -> SpecError:
     (keys, problem), *others = problems
     more = f", and {len(others):,} more" if others else ""
     return SpecError(f"{problem}{more}", place=display(keys) if keys else None)

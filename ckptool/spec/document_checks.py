@@ -7,11 +7,12 @@ from math import prod
 from typing import Final, TypeAlias
 
 from ckptool.checkpoint.keypath import KeyPath
+from ckptool.checkpoint.modules import join
 from ckptool.spec.model_spec import Content, Fill, ModelSpec, Range, TensorSpec
 from ckptool.tensors.dtypes import DTYPES
-from ckptool.tensors.refs import LARGEST_COUNT
+from ckptool.tensors.refs import LARGEST_COUNT, MOST_DIMENSIONS
 
-__all__ = ["Problem", "find_problems"]
+__all__ = ["Problem", "find_problems", "find_unwritable"]
 
 Problem: TypeAlias = tuple[KeyPath, str]
 """Where in the document, and what is wrong there."""
@@ -26,8 +27,40 @@ def find_problems(spec: ModelSpec) -> Iterator[Problem]:
             yield ("tensors", name, *place), problem
     for path, module in spec.modules.items():
         for name in module.none_modules:
-            if (f"{path}.{name}" if path else name) in spec.modules:
+            if join(path, name) in spec.modules:
                 yield ("modules", path, "none_modules"), f"{name!r} is a module as well"
+
+
+def find_unwritable(spec: ModelSpec) -> Iterator[Problem]:
+    """Yield what the form has no place for, of which only a spec that was not read can be."""
+    for place, text in _texts_of(spec):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            # Half of a pair of surrogates: JSON could write it, and no reader would take it.
+            yield place, f"{text!r} is no text"
+    for name, tensor in spec.tensors.items():
+        if tensor.dtype is not None and tensor.dtype not in DTYPES:
+            yield ("tensors", name, "dtype"), f"{tensor.dtype!r} is no dtype that ckptool knows"
+        shape = tensor.shape or ()
+        if len(shape) > MOST_DIMENSIONS or any(not 0 <= size <= LARGEST_COUNT for size in shape):
+            yield ("tensors", name, "shape"), "no tensor has such a shape"
+
+
+def _texts_of(spec: ModelSpec) -> Iterator[tuple[KeyPath, str]]:
+    yield ("source",), spec.source
+    yield ("torch_version",), spec.torch_version or ""
+    for name in spec.tensors:
+        yield ("tensors", name), name
+    for path, module in spec.modules.items():
+        yield ("modules", path), path
+        yield ("modules", path, "type"), module.type or ""
+        for name in (*module.none_tensors, *module.none_modules):
+            yield ("modules", path), name
+        for hook in module.load_hooks or ():
+            for text in (hook.name, *hook.settings, *hook.settings.values()):
+                if isinstance(text, str):
+                    yield ("modules", path, "load_hooks"), text
 
 
 def _problems_of(spec: ModelSpec, name: str, tensor: TensorSpec) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from ckptool.spec.computed_load import simulate_load
 from ckptool.spec.model_spec import ModelSpec
-from ckptool.spec.module_load import Given, LoadRule, ModuleLoad, Settings, Shape
+from ckptool.spec.module_load import Given, LoadRule, ModuleLoad, Settings
 
 __all__ = ["LOAD_RULES", "renamed_by_hooks", "settings_of"]
 
@@ -58,12 +58,10 @@ def _load_norm(load: ModuleLoad, settings: Settings) -> None:
 def _load_instance_norm(load: ModuleLoad, settings: Settings) -> None:
     """`_InstanceNorm`: before version 1 it kept statistics that it no longer has."""
     if _version(load) is None and not settings["track_running_stats"]:
-        names = [name for name in ("running_mean", "running_var") if load.given(name) is not None]
-        for name in names:
-            del load.state[load.prefix + name]
-        if names:
-            keys = " and ".join(repr(load.prefix + name) for name in names)
-            load.fail(f"{keys}: the model's instance normalisation does not track statistics")
+        for name in ("running_mean", "running_var"):
+            if load.given(name) is not None:
+                del load.state[load.prefix + name]
+                load.fail("the model's instance normalisation does not track statistics", name)
     _load_norm(load, settings)
 
 
@@ -115,7 +113,10 @@ def _solve_spectral_norm(load: ModuleLoad, name: str) -> None:
 
 
 def _spectral_dim(
-    load: ModuleLoad, name: str, original: Shape | None, u: Shape | None
+    load: ModuleLoad,
+    name: str,
+    original: tuple[int, ...] | None,
+    u: tuple[int, ...] | None,
 ) -> int | None:
     """The dimension of the file's weight that `u` is along, if it is one that the model has."""
     own = [load.shape_of(name + end) for end in ("_orig", "_u") if name + end in load.tensors]

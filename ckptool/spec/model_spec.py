@@ -94,8 +94,8 @@ class TensorSpec:
 
     `is_persistent` is None where what the spec was made from does not tell (TorchScript); a
     parameter is always saved. `dtype` and `shape` are None where they are only known once the model
-    has run or loaded. `tied_to` is the first name of the same tensor, None for that name itself.
-    Only buffers have an initial value.
+    has run or loaded; `shape` alone where it is not one number each, or not told. `tied_to` is the
+    first name of the same tensor, None for that name itself. Only buffers have an initial value.
     """
 
     kind: Literal["parameter", "buffer"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Hashable, Mapping
 from typing import Final, Literal
 
-from ckptool.checkpoint.modules import Member, is_module, members
+from ckptool.checkpoint.modules import Member, is_module, join, members
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import shortened
 from ckptool.errors import SpecError
@@ -86,14 +86,13 @@ class _Walk:
             kept[member.kind].append(member)
         tensors = [*kept["parameter"], *kept["buffer"]]
         self.modules[path] = _module_spec(module, tensors, kept["module"], kept["attribute"])
-        prefix = f"{path}." if path else ""
         for member in tensors:
             if member.node is not None:
-                self._add_tensor(prefix + member.name, member)
+                self._add_tensor(join(path, member.name), member)
         self._on_the_way.add(id(module))
         for member in kept["module"]:
             if member.node is not None:
-                self._add_submodule(prefix + member.name, member.node)
+                self._add_submodule(join(path, member.name), member.node)
         self._on_the_way.discard(id(module))
 
     def _add_submodule(self, path: str, node: Node) -> None:

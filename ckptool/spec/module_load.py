@@ -10,22 +10,15 @@ from ckptool.spec.model_spec import Setting, TensorSpec
 from ckptool.tensors.refs import TensorRef
 
 __all__ = [
-    "Findings",
     "Given",
     "LoadError",
+    "LoadResult",
     "LoadRule",
     "ModuleLoad",
     "Settings",
-    "Shape",
-    "Shapes",
 ]
 
 Settings: TypeAlias = Mapping[str, Setting]
-
-Shape: TypeAlias = tuple[int, ...]
-
-Shapes: TypeAlias = dict[str, Shape]
-"""The shapes that tensors take while a model loads, by their first names."""
 
 
 @dataclass(slots=True)
@@ -36,14 +29,14 @@ class Given:
     """
 
     name: str | None
-    shape: Shape | None
+    shape: tuple[int, ...] | None
     tensor: TensorRef | None = None
 
 
 class LoadError(NamedTuple):
-    """What torch objects to besides names and shapes; `name` is None where it is about no one name.
+    """What torch objects to besides names and shapes, and which name of the state_dict it is about.
 
-    `problem` is a sentence.
+    The name is None where it is about none, or about all.
     """
 
     name: str | None
@@ -51,12 +44,12 @@ class LoadError(NamedTuple):
 
 
 @dataclass(slots=True)
-class Findings:
+class LoadResult:
     """What a load finds, in the order in which torch would.
 
-    `errors` are what else fails, `doubts` sentences on what may fail and cannot be told.
-    `unknown` are sentences on code that takes part in it and is not known. `renamed` is by name in
-    the file: the names of the model's tensors that took something under another one.
+    `errors` are what else fails. `doubts` are sentences on what may fail and cannot be told,
+    `unknown` are those on code that takes part and is not known. `renamed` is by name in the file:
+    the names of the model's tensors that took something under another one.
     """
 
     missing: list[str] = field(default_factory=list)
@@ -81,27 +74,27 @@ class ModuleLoad:
     metadata: Mapping[str, object]
     tensors: Mapping[str, TensorSpec]
     state: dict[str, Given]
-    shapes: Shapes
-    findings: Findings
+    shapes: dict[str, tuple[int, ...]]
+    result: LoadResult
     is_strict: bool = True
 
     def given(self, name: str) -> Given | None:
         """What the state_dict has under a name of the module's own."""
         return self.state.get(self.prefix + name)
 
-    def shape_of(self, name: str) -> Shape | None:
-        """The shape that one of its tensors has by now, None for a lazy one."""
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """The shape that one of its tensors has by now, None where it has none or none is told."""
         tensor = self.tensors[name]
         first = tensor.tied_to or self.prefix + name
         return self.shapes.get(first, tensor.shape)
 
-    def resize(self, name: str, shape: Shape) -> None:
+    def resize(self, name: str, shape: tuple[int, ...]) -> None:
         """Give one of its tensors, if it has it, another shape."""
         tensor = self.tensors.get(name)
         if tensor is not None:
             self.shapes[tensor.tied_to or self.prefix + name] = shape
 
-    def add(self, name: str, shape: Shape) -> None:
+    def add(self, name: str, shape: tuple[int, ...]) -> None:
         """Put a new tensor into the state_dict."""
         self.state[self.prefix + name] = Given(None, shape)
 
@@ -112,12 +105,12 @@ class ModuleLoad:
     def miss(self, name: str) -> None:
         """Report a name as missing, where the module is strict."""
         if self.is_strict:
-            self.findings.missing.append(self.prefix + name)
+            self.result.missing.append(self.prefix + name)
 
     def fail(self, problem: str, name: str | None = None) -> None:
         """Report that torch raises an error; `name` is the module's own for what it is about."""
         whole = None if name is None else self.prefix + name
-        self.findings.errors.append(LoadError(whole, problem))
+        self.result.errors.append(LoadError(whole, problem))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from ckptool.checkpoint.state_dict import StateDict
 from ckptool.spec.computed_load import simulate_load
 from ckptool.spec.load_rules import LOAD_RULES
 from ckptool.spec.model_spec import ModelSpec
-from ckptool.spec.module_load import Findings, LoadError
+from ckptool.spec.module_load import LoadError, LoadResult
 
 __all__ = ["FrozenModel", "LoadError", "Model", "StrictLoad"]
 
@@ -58,16 +58,16 @@ class FrozenModel:
         return _answer(simulate_load(self.spec, state.tensors, state.metadata, LOAD_RULES))
 
 
-def _answer(findings: Findings) -> StrictLoad:
-    lists = (findings.missing, findings.unexpected, findings.shape, findings.errors)
+def _answer(result: LoadResult) -> StrictLoad:
+    lists = (result.missing, result.unexpected, result.shape, result.errors)
     is_ok: bool | None = not any(lists)
     why = None
-    if findings.unknown:
-        is_ok, why = None, _first_of(findings.unknown)
-    elif is_ok and findings.doubts:
-        is_ok, why = None, _first_of(findings.doubts)
+    if result.unknown:
+        is_ok, why = None, _first_of(result.unknown)
+    elif is_ok and result.doubts:
+        is_ok, why = None, _first_of(result.doubts)
     missing, unexpected, shape = (_unique(names) for names in lists[:3])
-    return StrictLoad(is_ok, missing, unexpected, shape, tuple(dict.fromkeys(findings.errors)), why)
+    return StrictLoad(is_ok, missing, unexpected, shape, tuple(dict.fromkeys(result.errors)), why)
 
 
 def _first_of(reasons: Sequence[str]) -> str:

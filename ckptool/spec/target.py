@@ -52,10 +52,10 @@ def read_target(text: str) -> Target | None:
         raise SpecError(f"{call!r} is no call in Python", hint=_EXAMPLE) from error
     if not isinstance(expression, ast.Call):
         return Target(found["where"], _dotted(expression, call))
-    kwargs = {_keyword(keyword): _literal(keyword.value) for keyword in expression.keywords}
+    kwargs = {_keyword(one): _literal(one.value, call) for one in expression.keywords}
     if len(kwargs) < len(expression.keywords):
         raise SpecError("an argument is named twice", hint=_EXAMPLE)
-    args = tuple(_literal(argument) for argument in expression.args)
+    args = tuple(_literal(argument, call) for argument in expression.args)
     return Target(found["where"], _dotted(expression.func, call), args, kwargs)
 
 
@@ -84,18 +84,11 @@ def _keyword(keyword: ast.keyword) -> str:
     return keyword.arg
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr, call: str) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise SpecError(
-            f"the argument {_written(node)} is no literal",
+            f"the argument {ast.get_source_segment(call, node)!r} is no literal",
             hint="numbers, strings, lists, dicts, True, False and None are; nothing is evaluated",
         ) from error
-
-
-def _written(node: ast.expr) -> str:
-    try:
-        return repr(ast.unparse(node))
-    except RecursionError:
-        return "nested so deep"

@@ -44,8 +44,8 @@ def main() -> None:
     bars = [
         *measure_gigabyte(folder),
         *measure_many(folder),
-        measure_reader(folder),
         *measure_model(folder),
+        measure_reader(folder),
     ]
     for bar in bars:
         print("holds " if bar.holds else "MISSED", f"{bar.claim}: {bar.measured}")

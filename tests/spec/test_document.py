@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import resources
 from typing import Any, Final
 
@@ -289,6 +290,12 @@ WRONG: dict[str, tuple[Edit, str]] = {
         lambda d: d["tensors"]["u"].update(shape=[3.0]), "tensors/u/shape/0"
     ),
     "a size that is true": (lambda d: d["tensors"]["u"].update(shape=[True]), "tensors/u/shape/0"),
+    "a size with content that no tensor has": (
+        lambda d: d["tensors"]["few"].update(shape=[10**3999, 10**3999]), "tensors/few/shape/0"
+    ),
+    "a size that no tensor has beside none": (
+        lambda d: d["tensors"]["u"].update(shape=[0, 1 << 63]), "tensors/u/shape/1"
+    ),
     "a shape that is a number": (lambda d: d["tensors"]["u"].update(shape=3), "tensors/u/shape"),
     "too many dimensions": (lambda d: d["tensors"]["u"].update(shape=[1] * 65), "tensors/u/shape"),
     "too many elements": (
@@ -428,11 +435,12 @@ def test_contradictions_are_counted_too() -> None:
     assert caught.value.place == "tensors/few/tied_to"
 
 
-def test_a_later_version_is_told_before_anything_else() -> None:
-    document = {"ckptool_spec": VERSION + 1, "layers": []}
-    with pytest.raises(SpecError, match="version 2, which is later") as caught:
+@pytest.mark.parametrize("version", [VERSION + 1, 10**4000 - 1], ids=["next", "far"])
+def test_a_later_version_is_told_before_anything_else(version: int) -> None:
+    document = {"ckptool_spec": version, "layers": []}
+    with pytest.raises(SpecError) as caught:
         read_document(json.dumps(document).encode())
-    assert caught.value.place == "ckptool_spec"
+    assert str(caught.value) == "ckptool_spec: a spec of a later version than this ckptool reads"
     assert caught.value.hint is not None
 
 
@@ -529,19 +537,61 @@ def test_any_value_in_any_place_gives_a_spec_or_an_error_of_ours(data: st.DataOb
     read_or_none(json.dumps(document).encode())
 
 
-def test_a_spec_that_could_not_be_read_is_not_written() -> None:
-    modules = {"": ModuleSpec("Net")}
-    for tensors in (
-        {"a\ud800": TensorSpec("parameter", True, "float32", ())},
-        {"head.x": TensorSpec("parameter", True, "float32", ())},
-    ):
-        with pytest.raises(SpecError):
-            write_document(ModelSpec("x", "module", None, tensors, modules))
+HALF: Final = "a\ud800"
+PLAIN_TENSOR: Final = TensorSpec("parameter", True, "float32", (2,))
+UNREADABLE: dict[str, tuple[ModelSpec, str]] = {
+    "a tensor's name": (replace(small(), tensors={HALF: PLAIN_TENSOR}), f"tensors/{HALF}"),
+    "a module's path": (
+        replace(small(), tensors={}, modules={"": ModuleSpec("N"), HALF: ModuleSpec("N")}),
+        f"modules/{HALF}",
+    ),
+    "the source": (replace(small(), source=HALF), "source"),
+    "the version of torch": (replace(small(), torch_version=HALF), "torch_version"),
+    "a class": (replace(small(), tensors={}, modules={"": ModuleSpec(HALF)}), "modules//type"),
+    "a name for None": (
+        replace(small(), tensors={}, modules={"": ModuleSpec("N", (), False, (HALF,))}), "modules/"
+    ),
+    "a hook": (
+        replace(small(), tensors={}, modules={"": ModuleSpec("N", (LoadHook(HALF),))}),
+        "modules//load_hooks",
+    ),
+    "a setting": (
+        replace(small(), tensors={}, modules={"": ModuleSpec("N", (LoadHook("h", {"x": HALF}),))}),
+        "modules//load_hooks",
+    ),
+    "a tensor without a module": (
+        replace(small(), tensors={"no.x": PLAIN_TENSOR}), "tensors/no.x"
+    ),
+    "a dtype": (
+        replace(small(), tensors={"x": replace(PLAIN_TENSOR, dtype="float33")}), "tensors/x/dtype"
+    ),
+    "a dtype of content": (
+        replace(
+            small(), tensors={"x": TensorSpec("buffer", True, "f", (1,), None, Content(b"x"))}
+        ),
+        "tensors/x/dtype",
+    ),
+    "a size": (
+        replace(small(), tensors={"x": replace(PLAIN_TENSOR, shape=(0, 1 << 63))}),
+        "tensors/x/shape",
+    ),
+    "too many dimensions": (
+        replace(small(), tensors={"x": replace(PLAIN_TENSOR, shape=(1,) * 65)}), "tensors/x/shape"
+    ),
+}  # fmt: skip
 
 
-def test_a_name_that_json_cannot_keep_is_named() -> None:
-    tensor = TensorSpec("parameter", True, "float32", (1,))
-    spec = ModelSpec("x", "constructed", None, {"a\ud800": tensor}, {"": ModuleSpec(None)})
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_could_not_be_read_again_is_not_written_and_is_named(what: str) -> None:
+    spec, place = UNREADABLE[what]
     with pytest.raises(SpecError) as caught:
         write_document(spec)
-    assert "'a\\ud800'" in caught.value.message
+    assert caught.value.place == place
+    assert "\n" not in str(caught.value)
+
+
+def test_two_halves_that_make_one_character_are_no_text() -> None:
+    """JSON would join them, and give the name to another tensor."""
+    spec = replace(small(), tensors={"\ud83d\ude00": PLAIN_TENSOR, "\U0001f600": PLAIN_TENSOR})
+    with pytest.raises(SpecError, match="is no text"):
+        write_document(spec)

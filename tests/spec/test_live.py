@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ckptool import SpecError, StateDict, TensorRef, load_model_spec
+from ckptool import SpecError, StateDict, load_model_spec
 from ckptool.spec.document import read_document, write_document
 from ckptool.spec.model_spec import (
     Computed,
@@ -25,8 +25,6 @@ from ckptool.spec.model_spec import (
     TensorSpec,
     UnknownValue,
 )
-from ckptool.tensors.dtypes import DTYPES
-from ckptool.tensors.refs import NoData
 from tests.running import SAMPLES
 
 MODELS = SAMPLES / "models.py"
@@ -281,6 +279,25 @@ def test_an_element_between_others_is_looked_at_alone() -> None:
     assert spec_with(lambda: torch.arange(6)[1:2:5]).initial == Fill(1)
 
 
+def test_a_buffer_that_is_another_one_each_time_is_random() -> None:
+    for one, other in (
+        (torch.ones(2), torch.ones(3)),
+        (torch.ones(2), torch.ones(2).double()),
+        (torch.ones(2), torch.zeros(2)),
+    ):
+        kinds = itertools.cycle([one, other])
+        assert spec_with(lambda kinds=kinds: next(kinds)).initial == Random()  # type: ignore[misc]
+
+    names = itertools.cycle(["x", "y"])
+
+    def build() -> nn.Module:
+        module = nn.Module()
+        module.register_buffer(next(names), torch.ones(1))
+        return module
+
+    assert load_model_spec(build).spec.tensors["x"].initial == Random()
+
+
 def test_the_same_elements_with_other_strides_are_not_called_random() -> None:
     rows = torch.arange(6).reshape(2, 3)
     kinds = itertools.cycle([rows, rows.T.contiguous().T])
@@ -331,6 +348,18 @@ def test_a_constructor_may_look_at_the_values_of_its_parameters() -> None:
     spec = spec_of(LooksAtValues)
     assert spec["total"].initial == Fill(6.0)
     assert spec["weight"].shape == (2,)
+
+
+class LooksAndCannotBeCopied(LooksAtValues):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_such_a_constructor_may_give_what_cannot_be_copied() -> None:
+    model = load_model_spec(LooksAndCannotBeCopied)
+    assert model.spec.tensors["total"].initial == Fill(6.0)
+    assert model.strict_load(StateDict({}, None)).missing == ("weight", "total")
 
 
 class CatchesTheRefusal(nn.Module):
@@ -421,6 +450,42 @@ def test_an_instance_stays_as_it_is_and_its_values_are_not_initial_ones() -> Non
     assert spec.tensors["running_mean"].initial == UnknownValue("of an instance")
     assert module.weight.device.type == "cpu"
     assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+
+
+def trained() -> nn.BatchNorm1d:
+    module = nn.BatchNorm1d(2)
+    module(torch.tensor([[0.0, 1.0], [2.0, 5.0]]))
+    return module
+
+
+class OnABackbone(nn.Module):
+    """Puts layers of its own behind a model that was there before."""
+
+    def __init__(self, backbone: nn.Module, *, is_looking: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(2, 2)
+        self.norm = nn.BatchNorm1d(2)
+        if is_looking:
+            self.head.weight.sum().item()
+
+
+@pytest.mark.parametrize("is_looking", [False, True])
+def test_a_part_that_was_there_before_stays_as_it_is(is_looking: bool) -> None:
+    backbone = trained()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    model = load_model_spec(lambda: OnABackbone(backbone, is_looking=is_looking))
+    assert model.spec.tensors["backbone.running_mean"].initial == UnknownValue("of an instance")
+    assert model.spec.tensors["norm.running_mean"].initial == Fill(0.0)
+    assert model.strict_load(StateDict({}, None)).is_ok is False
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
+
+
+def test_a_model_that_a_callable_only_hands_out_stays_as_it_is() -> None:
+    module = trained()
+    spec = load_model_spec(lambda: module).spec
+    assert spec.tensors["running_mean"].initial == UnknownValue("of an instance")
+    assert {tensor.device.type for tensor in module.state_dict().values()} == {"cpu"}
 
 
 # The user's own code ---------------------------------------------------------------------------
@@ -568,57 +633,3 @@ def test_an_instance_is_not_called(wrong: Path) -> None:
     with pytest.raises(SpecError) as caught:
         load_model_spec(f"{wrong}:model()")
     assert caught.value.hint == "leave out the parentheses"
-
-
-# A strict load ---------------------------------------------------------------------------------
-
-
-def state(**tensors: TensorRef | None) -> StateDict:
-    return StateDict(tensors, None)
-
-
-def saved(shape: tuple[int, ...], dtype: str = "float32") -> TensorRef:
-    return TensorRef(DTYPES[dtype], shape, False, NoData((1,) * len(shape)))
-
-
-class Lenient(nn.Linear):
-    """Whatever is asked for, it does not mind missing names."""
-
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        return super().load_state_dict(state_dict, strict=False, assign=assign)
-
-
-def test_a_model_that_does_not_object_has_loaded() -> None:
-    answer = load_model_spec(lambda: Lenient(1, 1)).strict_load(state())
-    assert (answer.is_ok, answer.missing) == (True, ())
-
-
-class Quits(nn.Linear):
-    def _load_from_state_dict(self, *args: Any) -> None:
-        raise SystemExit
-
-
-def test_a_model_that_fails_on_tensors_without_data_has_not_answered() -> None:
-    answer = load_model_spec(lambda: Quits(1, 1)).strict_load(state())
-    assert answer.is_ok is None
-    assert "SystemExit" in (answer.why_unknown or "")
-    assert answer.missing == ("weight", "bias")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_model_that_cannot_be_put_on_the_meta_device_has_not_answered() -> None:
-    script = torch.jit.script(nn.Linear(1, 1))
-    answer = load_model_spec(script).strict_load(state())
-    assert answer.is_ok is None
-    assert "meta device" in (answer.why_unknown or "")
-
-
-def test_a_tensor_of_an_impossible_shape_is_one_of_another_shape() -> None:
-    model = load_model_spec(lambda: nn.Linear(1, 1, bias=False))
-    answer = model.strict_load(state(weight=saved((1 << 40, 1 << 40, 0))))
-    assert (answer.is_ok, answer.shape) == (False, ("weight",))
-
-
-def test_asking_twice_gives_the_same_answer() -> None:
-    model = load_model_spec(lambda: nn.Linear(1, 1))
-    assert model.strict_load(state()) == model.strict_load(state())

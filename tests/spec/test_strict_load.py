@@ -909,6 +909,37 @@ def test_deep_models_and_long_names_are_no_trouble() -> None:
     assert answer.missing == ()
 
 
+def test_as_many_modules_as_there_may_be_can_have_names_with_dots() -> None:
+    """Forty thousand in a module that is not there, and one below ten thousand that are not."""
+    deep = "." * 10_000
+    paths = [deep, *(f"a.m{n}" for n in range(40_000))]
+    modules = {"": ModuleSpec("Net")} | {path: ModuleSpec("Net") for path in paths}
+    names = [f"{path}.x" for path in paths]
+    tensors = {name: TensorSpec("buffer", True, "float32", (1,)) for name in names}
+    state = dict.fromkeys(names, torch.ones(1)) | {"a.m1.y": torch.ones(1), "a.m": torch.ones(1)}
+    answer = load_with_spec(ModelSpec("", "module", None, tensors, modules), state)
+    assert answer.missing == ()
+    assert set(answer.unexpected) == state.keys()
+
+
+class SeveralDots(nn.Module):
+    """Names with dots that begin alike, are inside each other, and stand beside plain ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("a.b", "a.bc", "a.b.c", "a-b", "d", "f.g.h"):
+            setattr(self, name, nn.Sequential(nn.Linear(1, 1)))
+
+
+def test_names_with_dots_are_loaded_as_torch_does() -> None:
+    state: State = OrderedDict(SeveralDots().state_dict())
+    assert_same(SeveralDots, state)
+    for name in state:
+        assert_same(SeveralDots, with_items(state, {k: v for k, v in state.items() if k != name}))
+    for stray in ("a.x", "a.b.x", "a.b.0.x", "a.b.cd.x", "d.x", "f.g.x", "f.g.h.x", "a."):
+        assert_same(SeveralDots, with_items(state, {**state, stray: torch.ones(1)}))
+
+
 class FrozenBatchNorm2d(nn.Module):
     """As torchvision has it: what a BatchNorm wrote goes in, but for its counter."""
 

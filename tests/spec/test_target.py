@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -59,11 +60,19 @@ def test_other_text_is_no_target(text: str) -> None:
         "a.py:f(" + "-" * 900 + "x)",
         "a.py:f(1" + "+1" * 2_000 + ")",
         "a.py:f(x" + ".y" * 2_000 + ")",
+        "a.py:f(x + 0x" + "f" * 5_000 + ")",
     ],
 )
 def test_what_would_have_to_be_evaluated_is_refused(text: str) -> None:
     with pytest.raises(SpecError):
         read_target(text)
+
+
+def test_an_argument_that_is_no_literal_is_named_as_it_was_written() -> None:
+    with pytest.raises(SpecError, match=re.escape("the argument 'é + x [0]' is no literal")):
+        read_target("a.py:f(1, é + x [0])")
+    with pytest.raises(SpecError, match=re.escape("the argument 'size' is no literal")):
+        read_target("a.py:f(depth=size)")
 
 
 def test_a_name_may_have_any_number_of_parts() -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import copy
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ckptool.errors import SpecError
 
-__all__ = ["Construction", "construct", "copy_on_meta", "move_to_meta"]
+__all__ = [
+    "Construction",
+    "as_construction",
+    "construct",
+    "copy_on_meta",
+    "move_to_meta",
+    "paths_of_instances",
+]
 
 # torch's wordings where a tensor has no data: "... cannot be called on meta tensors", "Cannot copy
 # out of meta tensor", and when data is assigned to a parameter, "incompatible tensor type".
@@ -34,11 +42,13 @@ class Construction:
     """A model whose parameters are on the meta device.
 
     `has_moved` says that some were put there on the way; without that a buffer on the meta device
-    is there because its constructor wants it so.
+    is there because its constructor wants it so. `parts` are the modules that the constructor gave,
+    by their paths, of which `module` can be a copy; those that nobody holds are gone.
     """
 
     module: nn.Module
     has_moved: bool
+    parts: Mapping[str, ReferenceType[nn.Module]]
 
 
 def construct(build: Callable[[], Any]) -> Construction:
@@ -59,16 +69,34 @@ def construct(build: Callable[[], Any]) -> Construction:
     # Also where the constructor caught the refusal itself, and went on with another model.
     if watch.has_refused:
         module = _checked(build())
-        move_to_meta(module, with_buffers=False)
-        return Construction(module, False)
-    return Construction(module, moved.count > 0)
+        return Construction(_without_parameters(module), False, _parts_of(module))
+    return Construction(module, moved.count > 0, _parts_of(module))
 
 
-def move_to_meta(module: nn.Module, *, with_buffers: bool = True) -> None:
-    """Put a model's parameters, and its buffers too, on the meta device; ties stay ties."""
+def as_construction(module: nn.Module) -> Construction:
+    """Return a model that is there already as what its own constructor would have given."""
+    return Construction(module, False, _parts_of(module))
+
+
+def paths_of_instances(built: Construction, again: Construction) -> frozenset[str]:
+    """Return the paths of what is the same module in two constructions: neither has made it."""
+    found = (
+        path
+        for path, part in built.parts.items()
+        if part() is not None and path in again.parts and part() is again.parts[path]()
+    )
+    return frozenset(found)
+
+
+def _parts_of(module: nn.Module) -> dict[str, ReferenceType[nn.Module]]:
+    return {path: ref(part) for path, part in module.named_modules(remove_duplicate=False)}
+
+
+def move_to_meta(module: nn.Module) -> None:
+    """Put a model's parameters and buffers on the meta device; ties stay ties."""
     moved: WeakIdKeyDictionary = WeakIdKeyDictionary()
     for part in module.modules():
-        for table in (part._parameters, part._buffers) if with_buffers else (part._parameters,):
+        for table in (part._parameters, part._buffers):
             for name, tensor in table.items():
                 if tensor is not None:
                     if tensor not in moved:
@@ -78,13 +106,32 @@ def move_to_meta(module: nn.Module, *, with_buffers: bool = True) -> None:
 
 def copy_on_meta(module: nn.Module) -> nn.Module:
     """Copy a model to the meta device; it stays as it is, and its data is not copied."""
+    return _copied(module, _on_meta)
+
+
+def _without_parameters(module: nn.Module) -> nn.Module:
+    """A copy with the same buffers, and parameters without data; the model where none is to be had.
+
+    The model is not changed: parts of it can be older than it, and belong to someone else.
+    """
+    try:
+        return _copied(module, lambda buffer: buffer)
+    # What a model has among its attributes can refuse to be copied in any way.
+    except Exception:  # noqa: BLE001
+        return module
+
+
+def _copied(module: nn.Module, buffer_of: Callable[[Tensor], Tensor]) -> nn.Module:
     memo: dict[int, Any] = {}
     for part in module.modules():
         # Old weight_norm keeps a tensor that it computes as a plain attribute.
         attributes = (value for value in vars(part).values() if isinstance(value, Tensor))
-        for tensor in (*part._parameters.values(), *part._buffers.values(), *attributes):
+        for tensor in (*part._parameters.values(), *attributes):
             if tensor is not None:
                 memo[id(tensor)] = _on_meta(tensor)
+        for buffer in part._buffers.values():
+            if buffer is not None:
+                memo[id(buffer)] = buffer_of(buffer)
     return copy.deepcopy(module, memo)
 
 
@@ -135,7 +182,7 @@ def _on_meta(tensor: Tensor) -> Tensor:
     data = tensor.detach()
     try:
         on_meta = data if data.is_meta else torch.empty_like(data, device="meta")
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return tensor
     if isinstance(tensor, nn.Parameter):
         on_meta = nn.Parameter(on_meta, tensor.requires_grad)

@@ -7,14 +7,15 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-from ckptool.spec.live.construct import Construction
+from ckptool.checkpoint.modules import join
+from ckptool.spec.live.construct import Construction, paths_of_instances
 from ckptool.spec.live.initial import initial_value
 from ckptool.spec.load_rules import settings_of
 from ckptool.spec.model_spec import (
@@ -40,19 +41,21 @@ def describe(
     """Say what a model is made of.
 
     `again` is the same model constructed a second time: buffers that differ are random. Of an
-    instance, which may have been trained, no initial value is known.
+    instance, or of a part that is one, no initial value is known: it may have been trained.
     """
     module = built.module
-    others = {} if again is None else dict(again.module.named_buffers(remove_duplicate=False))
+    other = built if again is None else again
+    instances = paths_of_instances(built, other)
+    others = {one.name: one.tensor for one in _tensors(other.module)}
     tensors: dict[str, TensorSpec] = {}
     first_names: dict[int, str] = {}
-    for name, kind, is_persistent, tensor in _tensors(module):
+    for name, kind, is_persistent, tensor, path in _tensors(module):
         first = first_names.setdefault(id(tensor), name)
         initial: InitialValue | None = None
-        if kind == "buffer" and again is None:
+        if kind == "buffer" and path in instances:
             initial = UnknownValue("of an instance")
         elif kind == "buffer":
-            initial = initial_value(tensor, others.get(name, tensor))
+            initial = initial_value(tensor, others.get(name))
             if tensor.is_meta and not built.has_moved:
                 initial = UnknownValue("not initialised")
         tied_to = None if first == name else first
@@ -72,19 +75,26 @@ def _dtype_and_shape(tensor: Tensor) -> tuple[str | None, tuple[int, ...] | None
     return dtype, None if tensor.is_nested else tuple(int(size) for size in tensor.shape)
 
 
-def _tensors(
-    module: nn.Module,
-) -> Iterator[tuple[str, Literal["parameter", "buffer"], bool, Tensor]]:
+class _Named(NamedTuple):
+    """A parameter or buffer under one of its names, in the module at a path."""
+
+    name: str
+    kind: Literal["parameter", "buffer"]
+    is_persistent: bool
+    tensor: Tensor
+    path: str
+
+
+def _tensors(module: nn.Module) -> Iterator[_Named]:
     """Every parameter and buffer, in the order of `state_dict()`."""
     for path, part in module.named_modules(remove_duplicate=False):
-        prefix = f"{path}." if path else ""
         for name, parameter in part._parameters.items():
             if parameter is not None:
-                yield prefix + name, "parameter", True, parameter
+                yield _Named(join(path, name), "parameter", True, parameter, path)
         for name, buffer in part._buffers.items():
             if buffer is not None:
                 is_persistent = name not in part._non_persistent_buffers_set
-                yield prefix + name, "buffer", is_persistent, buffer
+                yield _Named(join(path, name), "buffer", is_persistent, buffer, path)
 
 
 def _module_spec(path: str, module: nn.Module) -> ModuleSpec:

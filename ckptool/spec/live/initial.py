@@ -29,12 +29,14 @@ _INTEGERS: Final = frozenset(
 """What torch counts in; it does nothing with integers of fewer bits."""
 
 
-def initial_value(buffer: Tensor, again: Tensor) -> InitialValue:
-    """Say what a buffer holds; `again` is the same buffer of a second construction."""
+def initial_value(buffer: Tensor, again: Tensor | None) -> InitialValue:
+    """Say what a buffer holds; `again` is that of a second construction, None where it has none."""
     if is_lazy(buffer):
         return UnknownValue("not initialised")
     if buffer.is_meta:
         return UnknownValue("made from parameters")
+    if again is None:
+        return Random()
     if not (_is_plain(buffer) and _is_plain(again)):
         return _NOT_KEPT
     if (buffer.shape, buffer.dtype) != (again.shape, again.dtype):

@@ -7,6 +7,7 @@ import re
 import sys
 import warnings
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -15,16 +16,25 @@ from torch import Tensor, nn
 from ckptool.checkpoint.modules import is_extra_state
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.spec.copying import is_usual
+from ckptool.spec.model_spec import ModelSpec, TensorSpec
 from ckptool.spec.strict_load import LoadError
 from ckptool.tensors.refs import TensorRef
 
 __all__ = ["Answer", "load", "without_data"]
 
 _METHOD: Final = "_load_from_state_dict"
+_MISSING: Final = "Missing key(s) in state_dict"
+_UNEXPECTED: Final = "Unexpected key(s) in state_dict"
 _SIZE_MISMATCH: Final = re.compile(r"size mismatch for (.+?): copying a param", re.DOTALL)
 _NO_TENSOR: Final = re.compile(
     r'While copying the parameter named "(.+?)", expected torch.Tensor', re.DOTALL
 )
+_NO_COPY: Final = re.compile(
+    r'While copying the parameter named "(.+?)", whose dimensions .*'
+    r"an exception occurred : \((.*?),?\)\.",
+    re.DOTALL,
+)
+_NO_STATISTICS: Final = re.compile(r"Unexpected running stats buffer\(s\) (.+) for \w+ with")
 
 
 class Answer(NamedTuple):
@@ -76,30 +86,56 @@ def load(module: nn.Module, given: OrderedDict[str, Tensor | None]) -> Answer:
 
 
 def _read(lists: _Lists) -> Answer:
+    missing: list[str] = []
+    unexpected: list[str] = []
     shape: list[str] = []
     errors: list[LoadError] = []
     for message in lists.errors:
-        if (found := _SIZE_MISMATCH.match(message)) is not None:
+        # Without these two the model does not mind such names, though it has collected them.
+        if message.startswith(_MISSING):
+            missing = lists.missing
+        elif message.startswith(_UNEXPECTED):
+            unexpected = lists.unexpected
+        elif (found := _SIZE_MISMATCH.match(message)) is not None:
             shape.append(found[1])
-        elif (found := _NO_TENSOR.match(message)) is not None:
-            errors.append(LoadError(found[1], "what is in the file is no tensor"))
-        elif not message.startswith(("Missing key(s)", "Unexpected key(s)")):
-            errors.append(LoadError(None, " ".join(message.split())))
-    missing, unexpected = (tuple(dict.fromkeys(names)) for names in lists[:2])
-    return Answer(missing, unexpected, tuple(dict.fromkeys(shape)), tuple(errors))
+        else:
+            errors += _errors_of(message)
+    # Each once: a class and its base can both look for a name.
+    names = [tuple(dict.fromkeys(found)) for found in (missing, unexpected, shape)]
+    return Answer(names[0], names[1], names[2], tuple(dict.fromkeys(errors)))
 
 
-def without_data(state: StateDict) -> tuple[OrderedDict[str, Tensor | None], frozenset[str]]:
-    """The state_dict on the meta device, without extra states and with None for what is no tensor.
+def _errors_of(message: str) -> Iterator[LoadError]:
+    """What a message says of each of its names, in the words for a load that is worked out."""
+    if (found := _NO_TENSOR.match(message)) is not None:
+        yield LoadError(found[1], "what is in the file is no tensor")
+    elif (found := _NO_COPY.match(message)) is not None:
+        yield LoadError(found[1], f"torch cannot copy it: {' '.join(found[2].split())}")
+    elif (found := _NO_STATISTICS.match(message)) is not None:
+        for name in re.findall(r'"([^"]+)"', found[1]):
+            yield LoadError(name, "the model's instance normalisation does not track statistics")
+    else:
+        yield LoadError(None, " ".join(message.split()))
 
-    Beside it the names of tensors whose layout or dtype has no form without data.
+
+def without_data(
+    state: StateDict, spec: ModelSpec
+) -> tuple[OrderedDict[str, Tensor | None], frozenset[str]]:
+    """Return the state_dict on the meta device; extra states are left out, None is no tensor.
+
+    Beside it are the names of tensors that torch cannot make without data. What stands for them
+    fits the model that the spec is of: torch is not to be asked about them.
     """
     given: OrderedDict[str, Tensor | None] = OrderedDict()
     unlike: set[str] = set()
     for name, tensor in state.tensors.items():
-        if not is_extra_state(name):
-            given[name] = None if tensor is None else _on_meta(tensor)
-            if tensor is not None and not is_usual(tensor):
+        if is_extra_state(name):
+            continue
+        given[name] = None
+        if tensor is not None:
+            made = _on_meta(tensor)
+            given[name] = _fitting(spec.tensors.get(name)) if made is None else made
+            if made is None:
                 unlike.add(name)
     if state.metadata is not None:
         metadata = {path: dict(facts) for path, facts in state.metadata.items()}
@@ -107,10 +143,17 @@ def without_data(state: StateDict) -> tuple[OrderedDict[str, Tensor | None], fro
     return given, frozenset(unlike)
 
 
-def _on_meta(tensor: TensorRef) -> Tensor:
-    dtype = getattr(torch, tensor.dtype.name) if is_usual(tensor) else torch.float32
+def _on_meta(tensor: TensorRef) -> Tensor | None:
+    if not is_usual(tensor):
+        return None
+    dtype = getattr(torch, tensor.dtype.name)
     try:
         return torch.empty(tensor.shape, dtype=dtype, device="meta")
     except RuntimeError:
-        # A shape that overflows, in a file that holds none of its elements, or a ragged one.
-        return torch.empty([0], dtype=dtype, device="meta").expand([0] * len(tensor.shape))
+        # Its strides are too long for torch: with a size of zero the others can be of any length.
+        return None
+
+
+def _fitting(expected: TensorSpec | None) -> Tensor:
+    shape = (0,) if expected is None or expected.shape is None else expected.shape
+    return torch.empty(shape, device="meta")

@@ -13,7 +13,13 @@ from torch.nn.parameter import is_lazy
 from ckptool.checkpoint.modules import EXTRA_STATE, is_extra_state, join
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.errors import SpecError
-from ckptool.spec.live.construct import Construction, construct, copy_on_meta, move_to_meta
+from ckptool.spec.live.construct import (
+    as_construction,
+    construct,
+    copy_on_meta,
+    move_to_meta,
+    paths_of_instances,
+)
 from ckptool.spec.live.describe import describe
 from ckptool.spec.live.meta_load import Answer, load, without_data
 from ckptool.spec.live.user_code import find, running_user_code
@@ -41,23 +47,25 @@ class LiveModel:
         whether it is missing or unexpected stands in the spec. Where torch cannot be asked, the
         names are those of the spec, and the answer is that it cannot be told.
         """
-        given, unlike = without_data(state)
+        given, unlike = without_data(state, self.spec)
         module = _fresh(self.module)
         by_spec = FrozenModel(self.spec).strict_load(state)
         if not _is_on_meta(module):
-            why = "not all of the model's tensors can be put on the meta device"
-            return replace(by_spec, is_ok=None, why_unknown=why)
+            place = "not all of the model's tensors can be put on the meta device"
+            return replace(by_spec, is_ok=None, why_unknown=place)
         answer = load(module, given)
         if answer.failure is not None:
-            why = f"loading tensors without data failed: {answer.failure}"
-            return replace(by_spec, is_ok=None, why_unknown=why)
-        errors = [*answer.errors, *(error for error in by_spec.errors if error.name in unlike)]
+            failure = f"loading tensors without data failed: {answer.failure}"
+            return replace(by_spec, is_ok=None, why_unknown=failure)
         missing, unexpected = self._with_extra_states(answer, state)
-        is_ok = not (missing or unexpected or answer.shape or errors)
-        # What a layout or dtype cannot be asked about, the rules for it can still leave open.
+        shape = (*answer.shape, *(name for name in by_spec.shape if name in unlike))
+        errors = (*answer.errors, *(error for error in by_spec.errors if error.name in unlike))
+        is_ok: bool | None = not (missing or unexpected or shape or errors)
+        why = None
         if is_ok and unlike and by_spec.is_ok is not True:
-            return replace(by_spec, is_ok=None)
-        return StrictLoad(is_ok, missing, unexpected, answer.shape, tuple(dict.fromkeys(errors)))
+            # What torch was not asked about, the rules for it can still leave open.
+            is_ok, why = None, by_spec.why_unknown or f"torch cannot be asked about {min(unlike)!r}"
+        return StrictLoad(is_ok, missing, unexpected, shape, errors, why)
 
     def _with_extra_states(
         self, answer: Answer, state: StateDict
@@ -105,7 +113,7 @@ def model_of_object(given: LiveSource) -> LiveModel:
 def _of_instance(module: nn.Module, source: str) -> LiveModel:
     # What a user's class overrides runs here too.
     with running_user_code(source):
-        spec = describe(source, "instance", Construction(module, has_moved=False))
+        spec = describe(source, "instance", as_construction(module))
         return LiveModel(spec, copy_on_meta(module))
 
 
@@ -114,6 +122,8 @@ def _of_factory(build: Callable[[], Any], source: str) -> LiveModel:
         with torch.random.fork_rng(devices=[]):
             built, again = construct(build), construct(build)
         spec = describe(source, "constructed", built, again)
+        if paths_of_instances(built, again):
+            return LiveModel(spec, copy_on_meta(again.module))
         move_to_meta(again.module)
     return LiveModel(spec, again.module)
 
