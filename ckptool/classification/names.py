@@ -200,6 +200,8 @@ def is_named_like_a_buffer(
     `leaf` is the name of the tensor in the module at the path `module`; `names` are all of the
     same root.
     """
+    if leaf not in _EXACT and not leaf.endswith(_ENDINGS):
+        return False
     signs = [("", sign) for sign in _EXACT.get(leaf, ())]
     if leaf.endswith(_ENDINGS):
         signs += [
