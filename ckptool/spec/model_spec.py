@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Literal, TypeAlias
 
+from ckptool.checkpoint.modules import EXTRA_STATE, join
 from ckptool.tensors.dtypes import DTYPES
 
 __all__ = [
@@ -155,3 +156,12 @@ class ModelSpec:
     torch_version: str | None
     tensors: Mapping[str, TensorSpec]
     modules: Mapping[str, ModuleSpec]
+
+    @property
+    def extra_states(self) -> frozenset[str]:
+        """The names of the extra states that its modules take, as far as that is known."""
+        return frozenset(
+            join(path, EXTRA_STATE)
+            for path, module in self.modules.items()
+            if module.has_extra_state
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -116,9 +117,17 @@ def test_of_a_failed_load_only_what_it_failed_for_is_told() -> None:
     assert (answer.is_ok, answer.missing, answer.shape) == (False, (), ("weight",))
 
 
-def test_an_extra_state_that_torch_never_saw_counts_all_the_same() -> None:
-    answer = load_model_spec(lambda: Lenient(1, 1)).strict_load(state(_extra_state=None))
-    assert (answer.is_ok, answer.unexpected) == (False, ("_extra_state",))
+@pytest.mark.parametrize(("kind", "is_ok"), [(nn.Linear, False), (Lenient, True)])
+def test_whether_an_extra_state_that_is_not_taken_matters_is_for_torch_to_say(
+    kind: type[nn.Linear], is_ok: bool
+) -> None:
+    names = {"weight": (1, 1), "bias": (1,)}
+    live: dict[str, Any] = {name: torch.ones(shape) for name, shape in names.items()}
+    with contextlib.nullcontext() if is_ok else pytest.raises(RuntimeError):
+        kind(1, 1).load_state_dict({**live, "_extra_state": None}, strict=True)
+    given = state(**{name: dense(shape) for name, shape in names.items()}, _extra_state=None)
+    answer = load_model_spec(lambda: kind(1, 1)).strict_load(given)
+    assert (answer.is_ok, answer.unexpected) == (is_ok, () if is_ok else ("_extra_state",))
 
 
 # Where torch cannot be asked -------------------------------------------------------------------

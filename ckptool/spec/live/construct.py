@@ -64,6 +64,7 @@ def construct(build: Callable[[], Any]) -> Construction:
             warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
             module = _checked(build())
     except Exception:
+        # It is the constructor's own, unless the detour can have led to it.
         if not watch.has_refused:
             raise
     # Also where the constructor caught the refusal itself, and went on with another model.

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ckptool.checkpoint.modules import is_extra_state
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.spec.copying import is_usual
 from ckptool.spec.model_spec import ModelSpec, TensorSpec
@@ -121,15 +120,17 @@ def _errors_of(message: str) -> Iterator[LoadError]:
 def without_data(
     state: StateDict, spec: ModelSpec
 ) -> tuple[OrderedDict[str, Tensor | None], frozenset[str]]:
-    """Return the state_dict on the meta device; extra states are left out, None is no tensor.
+    """Return the state_dict on the meta device, in which None is what is no tensor.
 
-    Beside it are the names of tensors that torch cannot make without data. What stands for them
-    fits the model that the spec is of: torch is not to be asked about them.
+    Extra states that the model takes are left out: its `set_extra_state` would run on what a file
+    holds. Beside it are the names of tensors that torch cannot make without data. What stands for
+    them fits the model that the spec is of: torch is not to be asked about them.
     """
     given: OrderedDict[str, Tensor | None] = OrderedDict()
     unlike: set[str] = set()
+    taken = spec.extra_states
     for name, tensor in state.tensors.items():
-        if is_extra_state(name):
+        if name in taken:
             continue
         given[name] = None
         if tensor is not None:

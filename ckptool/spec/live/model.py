@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ckptool.checkpoint.modules import EXTRA_STATE, is_extra_state, join
 from ckptool.checkpoint.state_dict import StateDict
 from ckptool.errors import SpecError
 from ckptool.spec.live.construct import (
@@ -21,7 +20,7 @@ from ckptool.spec.live.construct import (
     paths_of_instances,
 )
 from ckptool.spec.live.describe import describe
-from ckptool.spec.live.meta_load import Answer, load, without_data
+from ckptool.spec.live.meta_load import load, without_data
 from ckptool.spec.live.user_code import find, running_user_code
 from ckptool.spec.model_spec import ModelSpec
 from ckptool.spec.strict_load import FrozenModel, StrictLoad
@@ -43,9 +42,8 @@ class LiveModel:
     def strict_load(self, state: StateDict) -> StrictLoad:
         """See `Model.strict_load`: torch is asked, with tensors that have no data.
 
-        An extra state is not handed over, since `set_extra_state` would run on what a file holds;
-        whether it is missing or unexpected stands in the spec. Where torch cannot be asked, the
-        names are those of the spec, and the answer is that it cannot be told.
+        Where it cannot be, the names are those of the spec, and the answer is that it cannot be
+        told.
         """
         given, unlike = without_data(state, self.spec)
         module = _fresh(self.module)
@@ -57,28 +55,17 @@ class LiveModel:
         if answer.failure is not None:
             failure = f"loading tensors without data failed: {answer.failure}"
             return replace(by_spec, is_ok=None, why_unknown=failure)
-        missing, unexpected = self._with_extra_states(answer, state)
+        # Those of the file were not handed over.
+        taken = self.spec.extra_states & state.tensors.keys()
+        missing = tuple(name for name in answer.missing if name not in taken)
         shape = (*answer.shape, *(name for name in by_spec.shape if name in unlike))
         errors = (*answer.errors, *(error for error in by_spec.errors if error.name in unlike))
-        is_ok: bool | None = not (missing or unexpected or shape or errors)
+        is_ok: bool | None = not (missing or answer.unexpected or shape or errors)
         why = None
         if is_ok and unlike and by_spec.is_ok is not True:
             # What torch was not asked about, the rules for it can still leave open.
             is_ok, why = None, by_spec.why_unknown or f"torch cannot be asked about {min(unlike)!r}"
-        return StrictLoad(is_ok, missing, unexpected, shape, errors, why)
-
-    def _with_extra_states(
-        self, answer: Answer, state: StateDict
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """What torch found missing and unexpected, with the extra states that it never saw."""
-        given = {name for name in state.tensors if is_extra_state(name)}
-        wanted = {
-            join(path, EXTRA_STATE)
-            for path, module in self.spec.modules.items()
-            if module.has_extra_state
-        }
-        missing = (name for name in answer.missing if name not in given & wanted)
-        return tuple(missing), (*answer.unexpected, *sorted(given - wanted))
+        return StrictLoad(is_ok, missing, answer.unexpected, shape, errors, why)
 
 
 def model_of_target(target: Target, source: str) -> LiveModel:
