@@ -66,7 +66,7 @@ class CkptoolError(Exception):
 
 
 @contextmanager
-def about(path: Path) -> Iterator[None]:
+def about(path: Path | None) -> Iterator[None]:
     """Let errors say which file they are about, where they do not say it already."""
     try:
         yield

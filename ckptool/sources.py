@@ -21,6 +21,10 @@ class Source(Protocol):
     def size(self) -> int:
         """How many bytes there are."""
 
+    @property
+    def path(self) -> Path | None:
+        """The file they are in, None where they are in none of their own."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`; both are in bytes.
 
@@ -29,6 +33,12 @@ class Source(Protocol):
 
     def read_up_to(self, offset: int, length: int) -> bytes:
         """Return `length` bytes from `offset`, or as many as there are."""
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """Fill a buffer with the bytes from `offset` on.
+
+        Raises MalformedCheckpointError where the source ends before that.
+        """
 
 
 class FileSource:
@@ -78,6 +88,18 @@ class FileSource:
             raise InputError(_reason(error), path=self.path) from error
         return data
 
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """See `Source.read_into`."""
+        done = 0
+        try:
+            while done < len(into):
+                count = os.preadv(self.fd, [into[done:]], offset + done)
+                if not count:
+                    raise _cut_short(offset, len(into), done)
+                done += count
+        except (OSError, OverflowError) as error:
+            raise InputError(_reason(error), path=self.path) from error
+
     def close(self) -> None:
         """Give the file descriptor back; closing twice does nothing."""
         if self.fd >= 0:
@@ -91,10 +113,11 @@ class FileSource:
 class BytesSource:
     """Bytes that a pickle carried inside itself."""
 
-    __slots__ = ("_data", "size")
+    __slots__ = ("_data", "path", "size")
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self.path = None
         self.size = len(data)
 
     def read(self, offset: int, length: int) -> bytes:
@@ -104,6 +127,10 @@ class BytesSource:
     def read_up_to(self, offset: int, length: int) -> bytes:
         """See `Source.read_up_to`."""
         return self._data[offset : offset + length]
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """See `Source.read_into`."""
+        into[:] = self.read(offset, len(into))
 
 
 class Extent(NamedTuple):
@@ -123,10 +150,14 @@ class Extent(NamedTuple):
 
 def _whole(data: bytes, offset: int, length: int) -> bytes:
     if len(data) != length:
-        raise MalformedCheckpointError(
-            f"cut short: {length:,} bytes should follow byte {offset:,}, {len(data):,} do"
-        )
+        raise _cut_short(offset, length, len(data))
     return data
+
+
+def _cut_short(offset: int, length: int, found: int) -> MalformedCheckpointError:
+    return MalformedCheckpointError(
+        f"cut short: {length:,} bytes should follow byte {offset:,}, {found:,} do"
+    )
 
 
 def _reason(error: Exception) -> str:

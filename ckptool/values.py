@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptool.errors import ArchiveError, LimitExceededError, TensorError
+from ckptool.errors import ArchiveError, CkptoolError, LimitExceededError, TensorError, about
 from ckptool.tensors.refs import NoData, Strided, TensorRef
 
 if TYPE_CHECKING:
@@ -17,10 +19,21 @@ if TYPE_CHECKING:
     from ckptool.sources import Extent
     from ckptool.tensors.dtypes import DType
 
-__all__ = ["CHUNK_BYTES", "numpy_dtype", "read_bytes", "read_content", "read_elements"]
+__all__ = [
+    "CHUNK_BYTES",
+    "can_be_read_into",
+    "has_runs",
+    "numpy_dtype",
+    "read_bytes",
+    "read_content",
+    "read_elements",
+    "read_into",
+    "run_of",
+    "without_repetition",
+]
 
-CHUNK_BYTES = 1 << 22
-"""How much of a tensor is handed out at a time."""
+CHUNK_BYTES = 1 << 20
+"""How much of a tensor is handed out at a time: what is read is still in the cache when used."""
 
 # A tensor whose elements do not lie one behind the other is gathered: what is held of it, the run
 # up to which reading gaps along costs less than another call, and how many times more than its
@@ -85,8 +98,9 @@ def read_elements(tensor: TensorRef) -> Iterator[NDArray[Any]]:
         chunks = _from_bytes(tensor, data, element)
     else:
         chunks = _from_strides(tensor, data, element)
-    for chunk in chunks:
-        yield _resolve(chunk, tensor.dtype, data)
+    with _about_file_of(data):
+        for chunk in chunks:
+            yield _resolve(chunk, tensor.dtype, data)
 
 
 def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
@@ -95,10 +109,9 @@ def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
     What lies in the file like that already is handed through without numpy.
     """
     data = _strided(tensor)
-    is_plain = not data.is_conjugate and not data.is_negative
-    is_little = data.storage.byteorder == "little" or tensor.dtype.itemsize == 1
-    if is_plain and is_little and _is_row_major(tensor.shape, data.stride):
-        yield from _raw(tensor, data)
+    if _is_as_read(tensor, data) and _is_row_major(tensor.shape, data.stride):
+        with _about_file_of(data):
+            yield from _raw(tensor, data)
         return
     for chunk in read_elements(tensor):
         yield chunk.tobytes()
@@ -109,12 +122,76 @@ def read_content(extent: Extent) -> Iterator[bytes]:
     return _read(extent, 0, extent.size)
 
 
+def can_be_read_into(tensor: TensorRef) -> bool:
+    """Whether the file has a tensor's elements as they are, one behind the other."""
+    data = tensor.data
+    return isinstance(data, Strided) and has_runs(tensor) and _is_as_read(tensor, data)
+
+
+def read_into(tensor: TensorRef, start: int, into: memoryview) -> None:
+    """Fill a buffer with a tensor's elements from the one at `start` on, little-endian.
+
+    Only for a tensor that can be read into a buffer. It is not allocated anew for each chunk, which
+    for many of them takes longer than reading.
+    """
+    data = _strided(tensor)
+    extent = data.storage.extent
+    if extent is not None:
+        offset = extent.offset + (data.offset + start) * tensor.dtype.itemsize
+        try:
+            extent.source.read_into(offset, into)
+        except CkptoolError as error:
+            error.path = extent.source.path
+            raise
+
+
+def has_runs(tensor: TensorRef) -> bool:
+    """Whether any run of a tensor's elements can be read without the others.
+
+    They lie one behind the other, are not compressed, and none shares a byte with another.
+    """
+    data = tensor.data
+    if not isinstance(data, Strided) or tensor.dtype.per_item > 1:
+        return False
+    extent = data.storage.extent
+    is_plain = extent is None or not extent.is_deflated
+    return is_plain and _is_row_major(tensor.shape, data.stride)
+
+
+def run_of(tensor: TensorRef, start: int, stop: int) -> TensorRef:
+    """Return the elements from `start` to before `stop`, in row-major order, as a tensor.
+
+    Only for a tensor that has runs.
+    """
+    data = _strided(tensor)
+    moved = data._replace(offset=data.offset + start, stride=(1,))
+    return replace(tensor, shape=(stop - start,), data=moved)
+
+
+def without_repetition(tensor: TensorRef, axes: Collection[int]) -> TensorRef:
+    """Return a tensor with one index along axes of which the stride is zero."""
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(tensor.shape))
+    return replace(tensor, shape=shape)
+
+
 def _strided(tensor: TensorRef) -> Strided:
     if isinstance(tensor.data, Strided):
         return tensor.data
     if isinstance(tensor.data, NoData):
         raise TensorError("it was saved from the meta device and has no values")
     raise TensorError(f"it is {tensor.layout}; its components have the values")
+
+
+def _is_as_read(tensor: TensorRef, data: Strided) -> bool:
+    """Whether elements are what the bytes say: little-endian, and with nothing left to resolve."""
+    is_little = data.storage.byteorder == "little" or tensor.dtype.itemsize == 1
+    return is_little and not data.is_conjugate and not data.is_negative
+
+
+def _about_file_of(data: Strided) -> AbstractContextManager[None]:
+    """Let errors say which file it is: whoever reads two in step cannot tell."""
+    extent = data.storage.extent
+    return about(None if extent is None else extent.source.path)
 
 
 def _is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final, Protocol, TypeVar
 
 __all__ = ["UNWATCHED", "Progress", "side_by_side"]
-
-_BATCHES: Final = 1_000
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,17 +44,28 @@ def side_by_side(
     Reading, hashing and numpy leave the interpreter lock alone. When one fails, or the user
     interrupts, the others end at their next chunk.
     """
-    items = list(items)
     watched = _Interruptible(progress)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Handing over one at a time would cost more than many a small tensor does.
-        size = 1 + len(items) // _BATCHES
-        batches = [items[at : at + size] for at in range(0, len(items), size)]
+    pending: SimpleQueue[tuple[int, Item]] = SimpleQueue()
+    for numbered in enumerate(items):
+        pending.put(numbered)
+    results: dict[int, Result] = {}
+
+    def run() -> None:
+        # Handing every item to a thread on its own would cost more than many a small tensor does.
+        with suppress(Empty):
+            while True:
+                index, item = pending.get_nowait()
+                results[index] = work(item, watched)
+
+    threads = min(os.cpu_count() or 1, pending.qsize())
+    with ThreadPoolExecutor(threads or 1) as pool:
         try:
-            done = pool.map(lambda batch: [work(item, watched) for item in batch], batches)
-            return [result for batch in done for result in batch]
+            ended, _ = wait([pool.submit(run) for _ in range(threads)], None, FIRST_EXCEPTION)
+            for one in ended:
+                one.result()
         finally:
             watched.is_stopped = True
+    return [results[index] for index in range(len(results))]
 
 
 class _Interruptible:
