@@ -12,6 +12,12 @@ Against a model:
     >>> with open_checkpoint("model.pt", keep_defects=True) as checkpoint:
     ...     print(check(checkpoint, model).strict_load)
 
+Against another one:
+
+    >>> from ckptool import diff, open_checkpoint
+    >>> with open_checkpoint("base.pt") as a, open_checkpoint("tuned.pt") as b:
+    ...     print(diff(a, b).statement)
+
 The names below are loaded when they are first used: importing ckptool loads neither torch, numpy,
 typer nor rich.
 """
@@ -25,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckptool.analysis.check import Check, check
+    from ckptool.analysis.diff.diff import diff
+    from ckptool.analysis.diff.result import Diff, Figures, LeafDiff, Side, TensorDiff, Values
     from ckptool.analysis.findings import Finding
     from ckptool.analysis.fingerprint import hash_tensor
     from ckptool.analysis.overview import Contents, Overview, list_contents, overview
@@ -68,10 +76,13 @@ __all__ = [
     "Classification",
     "ClassifiedEntry",
     "Contents",
+    "Diff",
     "Entry",
     "EntryNotFoundError",
+    "Figures",
     "Finding",
     "InputError",
+    "LeafDiff",
     "LimitExceededError",
     "Limits",
     "MalformedCheckpointError",
@@ -83,16 +94,20 @@ __all__ = [
     "OutputError",
     "Overview",
     "PickleStreamError",
+    "Side",
     "SpecError",
     "StateDict",
     "StorageRef",
     "StrictLoad",
+    "TensorDiff",
     "TensorError",
     "TensorRef",
     "TensorSpec",
     "UnsupportedFormatError",
+    "Values",
     "check",
     "classify",
+    "diff",
     "hash_tensor",
     "list_contents",
     "load_model_spec",
@@ -126,6 +141,18 @@ def _check() -> ModuleType:
     from ckptool.analysis import check
 
     return check
+
+
+def _diff() -> ModuleType:
+    from ckptool.analysis.diff import diff
+
+    return diff
+
+
+def _diff_result() -> ModuleType:
+    from ckptool.analysis.diff import result
+
+    return result
 
 
 def _fingerprint() -> ModuleType:
@@ -232,21 +259,28 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "Classification": _classify,
     "ClassifiedEntry": _roles,
     "Contents": _overview,
+    "Diff": _diff_result,
     "Entry": _entries,
+    "Figures": _diff_result,
     "Finding": _findings,
+    "LeafDiff": _diff_result,
     "Limits": _limits,
     "Model": _strict_load,
     "ModelMatch": _matching,
     "ModelSpec": _model_spec,
     "ModuleSpec": _model_spec,
     "Overview": _overview,
+    "Side": _diff_result,
     "StateDict": _state_dict,
     "StorageRef": _refs,
     "StrictLoad": _strict_load,
+    "TensorDiff": _diff_result,
     "TensorRef": _refs,
     "TensorSpec": _model_spec,
+    "Values": _diff_result,
     "check": _check,
     "classify": _classify,
+    "diff": _diff,
     "hash_tensor": _fingerprint,
     "list_contents": _overview,
     "load_model_spec": _loading,

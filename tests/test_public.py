@@ -33,13 +33,14 @@ def test_all_that_is_promised_is_there() -> None:
 def test_the_promise_is_these_names() -> None:
     assert ckptool.__all__ == [
         "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Check", "Checkpoint",
-        "CkptoolError", "Classification", "ClassifiedEntry", "Contents", "Entry",
-        "EntryNotFoundError", "Finding", "InputError", "LimitExceededError", "Limits",
-        "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
-        "NotACheckpointError", "OutputError", "Overview", "PickleStreamError", "SpecError",
-        "StateDict", "StorageRef", "StrictLoad", "TensorError", "TensorRef", "TensorSpec",
-        "UnsupportedFormatError", "check", "classify", "hash_tensor", "list_contents",
-        "load_model_spec", "open_checkpoint", "overview", "read_bytes", "read_elements",
+        "CkptoolError", "Classification", "ClassifiedEntry", "Contents", "Diff", "Entry",
+        "EntryNotFoundError", "Figures", "Finding", "InputError", "LeafDiff",
+        "LimitExceededError", "Limits", "MalformedCheckpointError", "Model", "ModelMatch",
+        "ModelSpec", "ModuleSpec", "NotACheckpointError", "OutputError", "Overview",
+        "PickleStreamError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
+        "TensorDiff", "TensorError", "TensorRef", "TensorSpec", "UnsupportedFormatError",
+        "Values", "check", "classify", "diff", "hash_tensor", "list_contents", "load_model_spec",
+        "open_checkpoint", "overview", "read_bytes", "read_elements",
     ]  # fmt: skip
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
 from ckptool.errors import EntryNotFoundError
 
-__all__ = ["find_entries", "glob_matcher", "name_matcher", "select"]
+__all__ = ["check_patterns", "find_entries", "glob_matcher", "name_matcher", "select"]
 
 _COMPARED = 5_000
 
@@ -22,7 +21,17 @@ def glob_matcher(pattern: str) -> Callable[[str], bool]:
     return lambda name: compiled.fullmatch(name) is not None
 
 
-Item = TypeVar("Item", bound=ClassifiedEntry | AbsentTensor)
+class Named(Protocol):
+    """What can be asked for: by its name in the root, None outside of it, and by its role."""
+
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def role(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Named)
 
 
 def select(
@@ -53,17 +62,20 @@ def name_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
 
 
 def _by_name(entries: Sequence[Item], patterns: Sequence[str]) -> list[Item]:
-    named = [(one, one.name) for one in entries if one.name is not None]
-    for pattern in patterns:
-        matches = glob_matcher(pattern.removeprefix("!"))
-        if not any(matches(name) for _, name in named):
-            candidates = _close(pattern, [name for _, name in named])
-            raise EntryNotFoundError(f"the pattern {pattern!r}", candidates=candidates)
+    check_patterns(patterns, [one.name for one in entries if one.name is not None])
     is_wanted = name_matcher(patterns)
-    kept = [one for one, name in named if is_wanted(name)]
+    kept = [one for one in entries if one.name is not None and is_wanted(one.name)]
     if not kept:
         raise EntryNotFoundError("all patterns together")
     return kept
+
+
+def check_patterns(patterns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise EntryNotFoundError for a pattern that matches none of the names."""
+    for pattern in patterns:
+        matches = glob_matcher(pattern.removeprefix("!"))
+        if not any(matches(name) for name in names):
+            raise EntryNotFoundError(f"the pattern {pattern!r}", candidates=_close(pattern, names))
 
 
 def find_entries(paths: Sequence[str], wanted: str) -> list[str]:

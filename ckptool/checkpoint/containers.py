@@ -6,12 +6,21 @@ from collections.abc import Collection, Hashable, Iterator
 from typing import Final, TypeAlias
 
 from ckptool.checkpoint.keypath import ObjectKey
-from ckptool.pickling.literals import literal
+from ckptool.pickling.literals import BUILTINS, literal
 from ckptool.pickling.nodes import Global, Node, Opaque, attributes_in, children
 from ckptool.tensors.arrays import read_array
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Descent", "Held", "attributes_of", "by_key", "key_at", "mapping_of", "sequence_of"]
+__all__ = [
+    "Descent",
+    "Held",
+    "attributes_of",
+    "by_key",
+    "key_at",
+    "mapping_of",
+    "sequence_of",
+    "set_items",
+]
 
 Held: TypeAlias = list[tuple[Hashable, Node]]
 """What a container holds, each by the key that leads to it."""
@@ -62,6 +71,22 @@ def sequence_of(node: Node) -> list[Node] | tuple[Node, ...] | None:
         return node
     if type(node) is Opaque and node.listed is not None:
         return node.listed
+    return None
+
+
+def set_items(node: Node) -> Collection[Node] | None:
+    """The items of a set or frozenset, which protocols below 4 write as a call with a list."""
+    if type(node) is set:
+        return node
+    if type(node) is not Opaque or node.type is None or node.has_state:
+        return None
+    if node.type.module not in BUILTINS or node.type.name not in ("set", "frozenset"):
+        return None
+    match node.args:
+        case ():
+            return node.added or []
+        case (list() as items,):
+            return items
     return None
 
 

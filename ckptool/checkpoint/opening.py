@@ -23,7 +23,7 @@ from ckptool.checkpoint.roots import (
     survey,
 )
 from ckptool.errors import InputError, NotACheckpointError, about
-from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.container import Container, FileFacts, FormatName
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
@@ -59,7 +59,7 @@ class Checkpoint:
         return self.source.path
 
     @property
-    def format(self) -> str:
+    def format(self) -> FormatName:
         """The format's name, as the JSON says it."""
         return self.container.format
 

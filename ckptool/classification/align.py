@@ -19,14 +19,14 @@ from ckptool.errors import AmbiguousRootError
 from ckptool.spec.model_spec import ModelSpec, TensorSpec
 from ckptool.tensors.refs import TensorRef
 
-__all__ = ["Alignment", "align", "endings_of", "fit_root"]
+__all__ = ["LEAST_SHARE", "Alignment", "align", "endings_of", "fit_root", "prefix_pairs"]
 
 # Further in, a common part of two names is more likely chance than a wrapper's attribute.
 _DEEPEST_PREFIX: Final = 8
 _PREFIXES_OF_ONE_NAME: Final = 8
 _CANDIDATES: Final = 8
-# What fewer names than that agree on is no prefix of the model.
-_LEAST_SHARE: Final = 1 / 3
+LEAST_SHARE: Final = 1 / 3
+"""What a smaller share of the names agrees on is no prefix."""
 
 Endings: TypeAlias = Mapping[str, Sequence[str]]
 """Names by how they end behind one of their dots: the parts before it."""
@@ -74,7 +74,7 @@ def align(
     if is_fitting or as_is in (len(names), len(known)):
         return best
     agreeing = sum(_has_its_shape(known[name], state.tensors[name]) for name in matching)
-    for strip, add in _candidates(names, endings_of(known) if endings is None else endings):
+    for strip, add in prefix_pairs(names, endings_of(known) if endings is None else endings):
         # Where some names match as they are, another part in the place of one is another module.
         if strip and add and as_is:
             continue
@@ -84,7 +84,7 @@ def align(
             continue
         pairs = [(known[new], state.tensors[old]) for new, old in renamed.items() if new in known]
         alike = sum(_has_its_shape(*pair) for pair in pairs)
-        is_many = len(pairs) >= _LEAST_SHARE * min(len(names), len(known))
+        is_many = len(pairs) >= LEAST_SHARE * min(len(names), len(known))
         if is_many and len(pairs) > as_is and (alike, len(pairs)) > (agreeing, best.matched):
             best, agreeing = Alignment(strip, add, len(pairs), as_is), alike
     return best
@@ -104,8 +104,11 @@ def endings_of(names: Iterable[str]) -> Endings:
     return endings
 
 
-def _candidates(names: Iterable[str], endings: Endings) -> Iterator[tuple[str, str]]:
-    """The pairs of prefixes behind which names go on alike, those of the most names first."""
+def prefix_pairs(names: Iterable[str], endings: Endings) -> Iterator[tuple[str, str]]:
+    """Yield the pairs of prefixes behind which names go on alike, those of the most names first.
+
+    The first of a pair stands before `names`, the second before the names that `endings` are of.
+    """
     votes: Counter[tuple[str, str]] = Counter()
     for name in names:
         for prefix, ending in _cuts(name):

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ckptool.cli import checking, reading
+from ckptool.cli import checking, comparing, reading
 from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
 from ckptool.errors import CkptoolError, OutputError
 
@@ -77,6 +77,7 @@ app.command("inspect")(reading.inspect)
 app.command("list")(reading.list_tensors)
 app.command("show")(reading.show)
 app.command("check")(checking.check)
+app.command("diff")(comparing.diff)
 app.command("spec")(checking.spec)
 
 

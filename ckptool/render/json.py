@@ -24,9 +24,18 @@ if TYPE_CHECKING:
     from ckptool.classification.matching import ModelMatch
     from ckptool.spec.model_spec import TensorSpec
 
-__all__ = ["details_document", "dumps", "error_document", "overview_document", "usage_document"]
+__all__ = [
+    "VERSION",
+    "details_document",
+    "dumps",
+    "error_document",
+    "overview_document",
+    "usage_document",
+]
 
-_VERSION: Final = 1
+VERSION: Final = 1
+"""The version of the documents."""
+
 # With every name in every entry, a file of kilobytes could make gigabytes.
 _TIES_NAMED: Final = 100
 
@@ -48,7 +57,7 @@ def usage_document(message: str) -> dict[str, Any]:
 
 
 def _error(kind: str, message: str, path: str | None) -> dict[str, Any]:
-    return {"ckptool": _VERSION, "error": {"kind": kind, "message": message, "path": path}}
+    return {"ckptool": VERSION, "error": {"kind": kind, "message": message, "path": path}}
 
 
 def overview_document(
@@ -59,7 +68,7 @@ def overview_document(
     sizes = overview.sizes
     match = overview.contents.match
     return {
-        "ckptool": _VERSION,
+        "ckptool": VERSION,
         "command": command,
         "path": str(checkpoint.path),
         "format": checkpoint.format,
@@ -164,7 +173,7 @@ def _warn_of_ties(overview: Overview) -> Iterator[str]:
 def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[str, Any]:
     """What `show` says: values are text, as a person would see them."""
     return {
-        "ckptool": _VERSION,
+        "ckptool": VERSION,
         "command": "show",
         "path": str(checkpoint.path),
         "tensors": [

@@ -1,13 +1,14 @@
-"""Leaves that are no tensors, as plain data."""
+"""Leaves that are no tensors, as plain data and as text."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from ckptool.checkpoint.containers import key_at
+from ckptool.checkpoint.containers import key_at, set_items
 from ckptool.checkpoint.entries import Cycle
 from ckptool.checkpoint.keypath import display, display_key
 from ckptool.errors import LimitExceededError
@@ -20,10 +21,11 @@ from ckptool.pickling.nodes import (
     OutOfBandBuffer,
     PersistentId,
 )
+from ckptool.render.escape import visible
 from ckptool.tensors.arrays import ArrayValue, read_array
 from ckptool.tensors.refs import StorageRef, TensorRef
 
-__all__ = ["leaf_type", "plain"]
+__all__ = ["leaf_text", "leaf_type", "plain"]
 
 _ARRAY_ELEMENTS: Final = 1_000
 _PARTS_OF_ONE_LEAF: Final = 1_000_000
@@ -42,6 +44,15 @@ def leaf_type(node: Node) -> str:
     if isinstance(node, StorageRef):
         return "storage"
     return _NODE_TYPES.get(type(node), type(node).__name__)
+
+
+def leaf_text(node: Node) -> str:
+    """Return a leaf on one line: a plain value as Python writes it, others by type and content."""
+    if isinstance(node, str):
+        return visible(repr(node))
+    if node is None or isinstance(node, bool | int | float):
+        return repr(node)
+    return visible(f"{leaf_type(node)} {json.dumps(plain(node))}")
 
 
 _NODE_TYPES: Final = {
@@ -160,8 +171,8 @@ def _object(node: Opaque) -> tuple[Any, _Parts]:
     args = node.args
     if node.type is not None and args and args[0] is node.type:
         args = args[1:]
-    if _is_set(node):
-        items = args[0] if args else node.added or []
+    items = set_items(node)
+    if items is not None:
         return [], [(None, item) for item in items]
     parts: dict[str, Any] = {
         "args": list(args) or None,
@@ -175,10 +186,3 @@ def _object(node: Opaque) -> tuple[Any, _Parts]:
     if list(given) == ["state"] and type(node.state) is dict:
         return _mapping(node.state)
     return {}, given.items()
-
-
-def _is_set(node: Opaque) -> bool:
-    if node.type is None or node.type.module not in BUILTINS or node.has_state:
-        return False
-    is_plain = not node.args or (len(node.args) == 1 and type(node.args[0]) is list)
-    return node.type.name in ("set", "frozenset") and is_plain

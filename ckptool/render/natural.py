@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
+from typing import Final
 
-__all__ = ["natural_count", "natural_role", "natural_size"]
+from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
+from ckptool.formats.container import FormatName
+
+__all__ = ["FORMAT_NAMES", "natural_count", "natural_role", "natural_size"]
+
+FORMAT_NAMES: Final[dict[FormatName, str]] = {
+    "torch-zip": "torch.save zip",
+    "torch-legacy": "legacy torch.save stream",
+    "torchscript": "TorchScript archive",
+    "torch-package": "torch.package archive",
+    "pickle": "pickle that torch did not write",
+    "safetensors": "safetensors",
+}
+"""The formats as people know them."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 

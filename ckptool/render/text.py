@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -19,8 +18,8 @@ from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.escape import visible
-from ckptool.render.leaves import leaf_type, plain
-from ckptool.render.natural import natural_count, natural_role, natural_size
+from ckptool.render.leaves import leaf_text
+from ckptool.render.natural import FORMAT_NAMES, natural_count, natural_role, natural_size
 from ckptool.render.table import (
     ROLE_STYLES,
     TOP,
@@ -57,14 +56,6 @@ _TRAINING_NAMES: Final = {
     "scheduler": "learning-rate scheduler",
     "scaler": "gradient scaler",
     "rng": "random generator state",
-}
-_FORMAT_NAMES: Final = {
-    "torch-zip": "torch.save zip",
-    "torch-legacy": "legacy torch.save stream",
-    "torchscript": "TorchScript archive",
-    "torch-package": "torch.package archive",
-    "pickle": "pickle that torch did not write",
-    "safetensors": "safetensors",
 }
 _LEAVES_SHOWN = 20
 _LEAF_CHARACTERS = 400
@@ -116,7 +107,7 @@ def _heading(overview: Overview) -> Table:
     grid.add_column(style="bold")
     grid.add_column(overflow="fold")
     for file in checkpoint.files:
-        facts = [_FORMAT_NAMES[checkpoint.format]]
+        facts = [FORMAT_NAMES[checkpoint.format]]
         if file.protocol is not None:
             facts.append(f"protocol {file.protocol}")
         if file.byteorder is not None:
@@ -178,7 +169,7 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
     if shorten:
         shown = shown[:_LEAVES_SHOWN]
     for entry in shown:
-        text = _leaf_text(entry)
+        text = leaf_text(entry.node)
         if shorten and len(text) > _LEAF_CHARACTERS:
             text = f"{text[:_LEAF_CHARACTERS]} ... ({len(text):,} characters; --all shows them)"
         grid.add_row(Text(visible(entry.path) or TOP), Text(text))
@@ -192,15 +183,6 @@ def _above(overview: Overview, unfold: bool, shorten: bool) -> Iterator[Renderab
 def _is_worth_a_line(entry: Entry, checkpoint: Checkpoint) -> bool:
     """Attributes of modules and settings of optimizers are many, and rarely what is looked for."""
     return entry.member != "attribute" and checkpoint.training_of(entry) is None
-
-
-def _leaf_text(entry: Entry) -> str:
-    node = entry.node
-    if isinstance(node, str):
-        return visible(repr(node))
-    if node is None or isinstance(node, bool | int | float):
-        return repr(node)
-    return visible(f"{leaf_type(node)} {json.dumps(plain(node))}")
 
 
 # The tree of modules ---------------------------------------------------------------------------

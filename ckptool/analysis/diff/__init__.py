@@ -1,0 +1,1 @@
+"""Two checkpoints into what changed between them."""

@@ -1,0 +1,119 @@
+"""How far the values of two tensors are apart, in float64.
+
+Sums of blocks are combined with `math.fsum`, so that no figure depends on what is read at a time.
+One thread does it all: between calls of numpy a second one waits for the interpreter lock as long
+as it saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from ckptool.analysis.diff.result import Figures, Tolerance
+from ckptool.analysis.diff.rounding import candidates_for
+from ckptool.analysis.diff.tally import Buffers, Exponents, Job, Scale, Tally, largest, tally_up
+from ckptool.analysis.diff.tensor_pair import TensorPair
+from ckptool.analysis.progress import Progress
+
+__all__ = ["Comparison", "Measured", "Scale", "measure"]
+
+# Numbers whose squares add up to less than that, or to more than float64 has, are scaled.
+_LEAST: Final = 1e-250
+
+
+class Comparison(NamedTuple):
+    """Two tensors of one shape that are not the same bytes; `scales` where they are quantized."""
+
+    pair: TensorPair
+    scales: tuple[Scale, Scale] | None = None
+
+
+class Measured(NamedTuple):
+    """What two tensors come to; `rounded_to` are the dtypes that B may be A rounded to."""
+
+    figures: Figures
+    is_close: bool
+    rounded_to: tuple[str, ...]
+
+
+def measure(
+    comparisons: Sequence[Comparison], tolerance: Tolerance | None, progress: Progress
+) -> list[Measured]:
+    """Measure pairs of tensors.
+
+    What both sides repeat alike is read once, and counted as often as it stands there.
+    """
+    reduced = [comparison.pair.without_repetition() for comparison in comparisons]
+    progress.expect(sum(pair.nbytes for pair, _ in reduced))
+    buffers = Buffers()
+    measured = []
+    for (pair, times), comparison in zip(reduced, comparisons, strict=True):
+        candidates = candidates_for(pair.a.dtype, pair.b.dtype)
+        job = Job(pair, comparison.scales, tolerance, candidates)
+        tally = tally_up(job, buffers, progress)
+        if _is_outside(job, tally):
+            job = _scaled(job, tally, buffers)
+            progress.expect(pair.nbytes)
+            tally = replace(tally_up(job, buffers, progress), is_close=tally.is_close)
+        measured.append(_measured(job, tally, times))
+    return measured
+
+
+def _is_outside(job: Job, tally: Tally) -> bool:
+    """Whether squares of the numbers left the range of float64."""
+    can_be = any(tensor.dtype.name in ("float64", "complex128") for tensor in job.pair)
+    if not tally.sums or not (can_be or job.scales):
+        return False
+    of_a, of_b, _, of_differences, _ = np.concatenate(tally.sums, axis=1).sum(axis=1)
+    if not math.isfinite(of_a + of_b + of_differences):
+        return True
+    return min(of_a, of_b) < _LEAST or (of_differences < _LEAST and tally.changed > 0)
+
+
+def _scaled(job: Job, tally: Tally, buffers: Buffers) -> Job:
+    """The same job with its numbers brought to magnitudes around one."""
+    of_a, of_b = (math.frexp(number)[1] for number in largest(job, buffers))
+    is_in_range = math.isfinite(tally.largest)
+    of_difference = math.frexp(tally.largest)[1] if is_in_range else max(of_a, of_b) + 1
+    return replace(job, tolerance=None, exponents=Exponents(of_a, of_b, of_difference))
+
+
+def _measured(job: Job, tally: Tally, times: int) -> Measured:
+    figures = Figures(
+        tally.changed * times,
+        nan=(tally.nan[0] * times, tally.nan[1] * times),
+        inf=(tally.inf[0] * times, tally.inf[1] * times),
+    )
+    if tally.finite:
+        rows = np.concatenate(tally.sums, axis=1).tolist()
+        of_a, of_b, products, of_differences, total = map(math.fsum, rows)
+        norm_a, norm_b, norm = map(math.sqrt, (of_a, of_b, of_differences))
+        exponents = job.exponents or Exponents(0, 0, 0)
+        cosine = products / norm_a / norm_b if norm_a and norm_b else None
+        figures = figures._replace(
+            max_abs=_times_power(tally.largest, exponents.difference),
+            mean_abs=_times_power(total / tally.finite, exponents.difference),
+            rel_l2=_relative(norm, norm_a, exponents.difference - exponents.a),
+            cosine=None if cosine is None else max(-1.0, min(1.0, cosine)),
+        )
+    # In a narrower dtype values are rounded, whatever they are.
+    is_told = tally.is_telling or job.pair.a.dtype is not job.pair.b.dtype
+    return Measured(figures, tally.is_close, tally.rounded_to.names if is_told else ())
+
+
+def _relative(norm: float, norm_a: float, exponent: int) -> float:
+    if not norm:
+        return 0.0
+    return _times_power(norm / norm_a, exponent) if norm_a else math.inf
+
+
+def _times_power(number: float, exponent: int) -> float:
+    try:
+        return math.ldexp(number, exponent)
+    except OverflowError:
+        return math.inf

@@ -1,0 +1,145 @@
+"""Which entry of A is held against which of B: by name inside the roots, by key path outside."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeVar
+
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.keypath import KeyPath, display
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.checkpoint.roots import shortened
+from ckptool.checkpoint.state_dict import StateDict, state_dict_of, state_dicts_of
+from ckptool.checkpoint.training import TrainingKind
+from ckptool.classification.reconcile import Shapes, reconcile
+from ckptool.errors import AmbiguousRootError, about
+
+__all__ = ["Place", "Places", "choose_roots", "pair_up"]
+
+
+class Place(NamedTuple):
+    """Where something stands, in terms that two files share.
+
+    `keys` begin in the state_dict, at the key path of the root, or at the top of the file.
+    """
+
+    begin: Literal["state_dict", "root", "file"]
+    keys: KeyPath
+
+    @property
+    def name(self) -> str:
+        """How it is shown: a name in the state_dict as it is, anything else as a key path."""
+        return str(self.keys[0]) if self.begin == "state_dict" else display(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Tells where the entries of one file stand; `prefix` goes from the names that begin with it.
+
+    Without a root every entry is known by its key path.
+    """
+
+    checkpoint: Checkpoint
+    prefix: str
+
+    def of(self, entry: Entry, name: str | None) -> Place:
+        """Return the place of an entry, which has this name in the root."""
+        root = self.checkpoint.root
+        if root is None:
+            return Place("file", entry.keys)
+        if name is not None:
+            return Place("state_dict", (name.removeprefix(self.prefix),))
+        if root.keys and entry.keys[: len(root.keys)] == root.keys:
+            return Place("root", entry.keys[len(root.keys) :])
+        return Place("file", entry.keys)
+
+    def part_of(self, entry: Entry, place: Place) -> str | None:
+        """Return what an entry belongs to outside the root, in words; None for one inside."""
+        if place.begin == "state_dict":
+            return None
+        if entry.member == "attribute":
+            return "attributes of modules"
+        state = self.checkpoint.training_of(entry)
+        return _TRAINING[state.kind] if state is not None else display(place.keys[:1])
+
+
+_TRAINING: Final[dict[TrainingKind, str]] = {
+    "optimizer": "the optimizer",
+    "scheduler": "the scheduler",
+    "scaler": "the gradient scaler",
+    "rng": "the random generator state",
+}
+
+Where = TypeVar("Where")
+Item = TypeVar("Item")
+
+
+def pair_up(
+    a: Iterable[tuple[Where, Item]], b: Iterable[tuple[Where, Item]]
+) -> list[tuple[Where, Item | None, Item | None]]:
+    """Pair what stands in the same place, in A's order; what only B has comes behind it.
+
+    Where one file has several things in one place, the first is held against the first.
+    """
+    left: dict[Where, list[Item]] = defaultdict(list)
+    for place, item in b:
+        left[place].append(item)
+    for items in left.values():
+        items.reverse()
+    pairs: list[tuple[Where, Item | None, Item | None]] = []
+    for place, item in a:
+        others = left.get(place)
+        pairs.append((place, item, others.pop() if others else None))
+    pairs += [(place, None, item) for place, items in left.items() for item in reversed(items)]
+    return pairs
+
+
+# Roots -----------------------------------------------------------------------------------------
+
+
+def choose_roots(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
+    """Return both with a root, where one can be chosen: in doubt, the one most like the other's.
+
+    Where several fit in both, none is chosen in either, and all stands under its key path. Raises
+    AmbiguousRootError where two are equally like the other file's.
+    """
+    if a.root is None and b.root is not None:
+        with about(a.path):
+            return _fitted(a, state_dict_of(b, b.root), "--root-a"), b
+    if b.root is None and a.root is not None:
+        with about(b.path):
+            return a, _fitted(b, state_dict_of(a, a.root), "--root-b")
+    return a, b
+
+
+def _shapes_of(state: StateDict) -> Shapes:
+    return {name: tensor.shape for name, tensor in state.tensors.items() if tensor is not None}
+
+
+def _fitted(checkpoint: Checkpoint, other: StateDict, option: str) -> Checkpoint:
+    if not checkpoint.roots:
+        return checkpoint
+    wanted = _shapes_of(other)
+    likeness = {
+        root.keys: _likeness(_shapes_of(state), wanted)
+        for root, state in state_dicts_of(checkpoint, checkpoint.roots)
+    }
+    most = max(likeness.values())
+    best = [root for root in checkpoint.roots if likeness[root.keys] == most]
+    if len({id(root.node) for root in best}) > 1:
+        paths = [root.path for root in best]
+        raise AmbiguousRootError(
+            "fit the other file equally well",
+            roots=paths,
+            hint=f"choose one with {option}: {shortened(paths)}",
+        )
+    return checkpoint.with_root(best[0])
+
+
+def _likeness(found: Shapes, wanted: Shapes) -> int:
+    """How many names two state_dicts share, whatever prefix is before them."""
+    prefixes = reconcile(found, wanted)
+    names = {name.removeprefix(prefixes.a) for name in found}
+    return len(names & {name.removeprefix(prefixes.b) for name in wanted})
