@@ -51,6 +51,9 @@ class FileSource:
 
     __slots__ = ("fd", "is_directory", "path", "size")
 
+    # At the end of the interpreter the module can be gone before the last file is.
+    _close = staticmethod(os.close)
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.fd = -1
@@ -103,7 +106,7 @@ class FileSource:
     def close(self) -> None:
         """Give the file descriptor back; closing twice does nothing."""
         if self.fd >= 0:
-            os.close(self.fd)
+            self._close(self.fd)
             self.fd = -1
 
     def __del__(self) -> None:

@@ -134,7 +134,9 @@ def place_of(tensor: TensorRef) -> tuple[object, ...] | None:
     data = tensor.data
     if not isinstance(data, Strided):
         return None
-    return (data.storage.key, tensor.dtype, tensor.shape, *data[1:])
+    # An array inside a pickle is a storage without a key, in a mapping of its own.
+    storage = (id(data.storage.extents), data.storage.key)
+    return (storage, tensor.dtype, tensor.shape, *data[1:])
 
 
 _OBJECTIONS: Final[Mapping[Status | None, TotalName]] = {

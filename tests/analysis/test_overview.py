@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from ckptool.analysis.overview import Contents, Overview, list_contents, overview
 from ckptool.analysis.selection import glob_matcher
+from ckptool.analysis.sizes import Total
 from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.errors import EntryNotFoundError
 from tests import builders, strategies
-from tests.builders import Storage, Tensor, legacy, safetensors, torch_zip
+from tests.builders import Call, Global, Storage, Tensor, legacy, safetensors, torch_zip
 
 STATE = {
     "conv.weight": Tensor("float32", (2, 3)),
@@ -129,6 +130,21 @@ def test_totals_count_shared_bytes_once(tmp_path: Path) -> None:
         one.name: [other.path for other in seen.ties.get(id(one.entry), ())] for one in seen.entries
     }
     assert tied_paths == {"a": ["a", "b"], "b": ["a", "b"], "c": []}
+
+
+def test_tensors_out_of_numpy_arrays_are_not_tied_to_each_other(tmp_path: Path) -> None:
+    def from_numpy(data: bytes) -> Call:
+        dtype = Call(Global("numpy", "dtype"), ("f4", False, True), (3, "<", None, None, None))
+        empty = (Global("numpy", "ndarray"), (0,), b"b")
+        array = Call(
+            Global("numpy._core.multiarray", "_reconstruct"), empty, (1, (1,), dtype, False, data)
+        )
+        rebuild = Global("torch._utils", "_rebuild_device_tensor_from_numpy")
+        return Call(rebuild, (array, Global("torch", "float32"), "xla:0", False))
+
+    seen = looked_at(tmp_path, {"a": from_numpy(b"\0\0\x80\x3f"), "b": from_numpy(b"\0\0\0\x40")})
+    assert not seen.ties
+    assert seen.sizes.totals["other_tensors"] == Total(2, 8)
 
 
 def test_slices_of_one_storage_are_not_tied_and_use_what_they_span(tmp_path: Path) -> None:
