@@ -79,6 +79,14 @@ def write_safetensors(path: Path) -> None:
     save_file(classifier().state_dict(), path, metadata={"format": "pt"})
 
 
+def write_drifted(path: Path) -> None:
+    """The classifier of `model.safetensors`, its weights frozen and its BatchNorm not."""
+    model = classifier()
+    for _ in range(3):
+        model(torch.randn(4, 3, 12, 12))
+    torch.save(model.state_dict(), path)
+
+
 def write_training(path: Path) -> None:
     """All that resuming a training needs, and a moving average of the weights."""
     model = classifier()
@@ -164,6 +172,7 @@ SAMPLES: Final[dict[str, Write]] = {
     "whole_module.pt": write_whole_module,
     "legacy.pt": write_legacy,
     "model.safetensors": write_safetensors,
+    "drifted.pt": write_drifted,
     "training.ckpt": write_training,
     "compiled_ddp.pt": write_compiled_ddp,
     "tied_and_view.pt": write_tied_and_view,

@@ -115,6 +115,9 @@ RUN = "from ckptool.cli import main; main()"
         (("inspect", SAMPLES / "my_model.pt", "--model", SPEC), {"torch", "numpy"}),
         (("check", SAMPLES / "my_model.pt", "--model", SPEC), {"torch"}),
         (("spec", SAMPLES / "whole_module.pt"), {"torch", "numpy", "rich"}),
+        (("diff", SAMPLES / "legacy.pt", SAMPLES / "lookup_table.pt"), {"torch", "numpy"}),
+        (("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt"), {"torch"}),
+        (("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt", "--json"), {"rich"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -136,6 +139,8 @@ def test_everything_works_where_torch_cannot_be_imported(tmp_path: Path) -> None
         ("check", SAMPLES / "my_model.pt", "--model", SPEC),
         ("check", SAMPLES / "whole_module.pt", "--model", SAMPLES / "whole_module.pt"),
         ("spec", SAMPLES / "whole_module.pt"),
+        ("diff", SAMPLES / "legacy.pt", SAMPLES / "lookup_table.pt"),
+        ("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt", "--role", "tensor"),
     )
     for command in commands:
         assert run_process(*command, environment=environment).returncode == 0
@@ -147,6 +152,7 @@ COMMANDS = (
     ("inspect",), ("inspect", "--json"), ("inspect", "--tree", "--all"),
     ("list", "--sha256"), ("list", "--json"), ("show", "*"), ("check",), ("check", "--json"),
     ("inspect", "--model", SPEC), ("check", "--model", SPEC),
+    ("diff", SAMPLES / "my_model.pt"), ("diff", SAMPLES / "my_model.pt", "--json", "--all"),
 )  # fmt: skip
 
 

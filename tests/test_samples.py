@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from ckptool import list_contents, open_checkpoint
+from ckptool import diff, list_contents, open_checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from tests.oracle import content_hash
 from tests.running import SAMPLES
@@ -163,3 +163,20 @@ def test_the_special_samples_show_what_they_promise() -> None:
         contents = list_contents(checkpoint, with_hashes=True)
         for one in contents.entries:
             assert contents.hashes[id(one)] == content_hash(lookup[one.name])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_sample_is_identical_to_itself_however_torch_saves_it_again(
+    name: str, tmp_path: Path
+) -> None:
+    files = [SAMPLES / name]
+    if name not in ("whole_module.pt", "training.ckpt", "canary.pt", "model.safetensors"):
+        kept = torch.load(SAMPLES / name, weights_only=True)
+        for is_zip in (True, False):
+            files.append(tmp_path / f"again-{is_zip}.pt")
+            torch.save(kept, files[-1], _use_new_zipfile_serialization=is_zip)
+    for file in files:
+        with open_checkpoint(SAMPLES / name) as a, open_checkpoint(file) as b:
+            found = diff(a, b)
+        assert (found.statement, found.is_same, found.leaves_changed) == ("identical", True, 0)
+        assert {one.verdict for one in found.entries} == {"equal"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,12 @@ __all__ = ["diff"]
 _DIFFERENT = 1
 
 
+def _check_number(number: float) -> float:
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is no number")
+    return number
+
+
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help="The checkpoint before.")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The one after; of any format.")],
@@ -42,7 +49,13 @@ def diff(
     ] = False,
     atol: Annotated[
         float,
-        typer.Option("--atol", min=0.0, metavar="NUMBER", help="Values this far apart are close."),
+        typer.Option(
+            "--atol",
+            min=0.0,
+            metavar="NUMBER",
+            callback=_check_number,
+            help="Values this far apart are close.",
+        ),
     ] = 0.0,
     rtol: Annotated[
         float,
@@ -50,6 +63,7 @@ def diff(
             "--rtol",
             min=0.0,
             metavar="NUMBER",
+            callback=_check_number,
             help="The same as a share of the larger of the two; both add up.",
         ),
     ] = 0.0,
@@ -87,7 +101,9 @@ def diff(
 
       ckptool diff model.pt model.safetensors --quick
 
-      ckptool diff step1000.ckpt step2000.ckpt --root-a model --root-b model --role parameter
+      ckptool diff base.ckpt tuned.pt --root-a model --match '*'
+
+      ckptool diff base.pt tuned.pt --role parameter --json | jq .summary
 
       ckptool diff base.pt tuned.pt --fail-if-unchanged 'layers.*'
     """

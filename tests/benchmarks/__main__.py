@@ -45,6 +45,7 @@ def main() -> None:
         *measure_gigabyte(folder),
         *measure_many(folder),
         *measure_model(folder),
+        *measure_diff(folder),
         measure_reader(folder),
     ]
     for bar in bars:
@@ -131,6 +132,51 @@ def measure_model(folder: Path) -> list[Bar]:
     ]
 
 
+def measure_diff(folder: Path) -> list[Bar]:
+    base, copy, tuned = (made(folder, name) for name in ("base", "copy", "tuned"))
+    half = made(folder, "half base"), made(folder, "half tuned")
+    costs = compare(
+        {
+            "cmp, equal": ["cmp", str(base), str(copy)],
+            "ckptool list": ckptool("list", base),
+            "diff, equal": ckptool("diff", base, copy),
+            "diff --quick, equal": ckptool("diff", base, copy, "--quick"),
+            "diff --quick, changed": ckptool("diff", base, tuned, "--quick"),
+            "diff, all changed": ckptool("diff", base, tuned),
+            "diff, bfloat16 changed": ckptool("diff", *half),
+            "torch.load, torch.equal": torch_equal(base, tuned),
+        }
+    )
+    show("a pair of 1 GB", costs)
+    cmp, torch = costs["cmp, equal"].seconds, costs["torch.load, torch.equal"].seconds
+    quick = max(costs[f"diff --quick, {how}"].seconds for how in ("equal", "changed"))
+    more = quick - costs["ckptool list"].seconds
+    changed = costs["diff, all changed"].seconds
+    peak = max(cost.peak for label, cost in costs.items() if label.startswith("diff"))
+    factors = {
+        "diff of an equal pair": (costs["diff, equal"].seconds / cmp, 1.2),
+        "diff of a pair with all changed": (changed / cmp, 2.0),
+        "diff of a bfloat16 pair": (costs["diff, bfloat16 changed"].seconds / cmp, 3.0),
+    }
+    return [
+        *(
+            Bar(f"{what} takes at most {most} of cmp", f"{factor:.2f}", factor <= most)
+            for what, (factor, most) in factors.items()
+        ),
+        Bar("diff --quick takes at most 0.5 s more than list", f"{more:.2f} s", more <= 0.5),
+        Bar("diff is 8 times faster than torch", f"{torch / changed:.1f}", torch / changed >= 8),
+        Bar("diff takes at most 150 MB", megabytes(peak), peak <= 150 * MEGABYTE),
+    ]
+
+
+def torch_equal(a: Path, b: Path) -> list[str]:
+    code = (
+        "import sys, torch; a, b = (torch.load(path, weights_only=True) for path in sys.argv[1:]); "
+        "print(sum(torch.equal(a[name], b[name]) for name in a))"
+    )
+    return [sys.executable, "-c", code, str(a), str(b)]
+
+
 def ckptool(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "ckptool", *map(str, arguments)]
 
@@ -169,7 +215,8 @@ def run(command: Sequence[str]) -> Cost:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    # 1 is what a comparison says of different files.
+    if process.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return Cost(seconds, usage.ru_maxrss * 1024)
 

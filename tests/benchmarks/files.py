@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,41 @@ def state_dict(tensors: int, total_bytes: int) -> dict[str, torch.Tensor]:
 
 def write_gigabyte(path: Path) -> None:
     torch.save(state_dict(2_000, 1 << 30), path)
+
+
+def random_state_dict(
+    dtype: torch.dtype, seed: int, spread: float = 0.02
+) -> dict[str, torch.Tensor]:
+    """A gigabyte of random numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    empty = state_dict(2_000, (1 << 30) * 4 // dtype.itemsize)
+    return {
+        name: (torch.randn(tensor.shape, generator=generator) * spread).to(dtype)
+        for name, tensor in empty.items()
+    }
+
+
+def write_base(path: Path) -> None:
+    torch.save(random_state_dict(torch.float32, 0), path)
+
+
+def write_copy(path: Path) -> None:
+    """The base again, byte for byte."""
+    shutil.copyfile(path.with_name("base"), path)
+
+
+def write_tuned(path: Path) -> None:
+    """The base with every number changed a little."""
+    base, change = (random_state_dict(torch.float32, *seed) for seed in ((0,), (1, 1e-3)))
+    torch.save({name: tensor + change[name] for name, tensor in base.items()}, path)
+
+
+def write_half_base(path: Path) -> None:
+    torch.save(random_state_dict(torch.bfloat16, 0), path)
+
+
+def write_half_tuned(path: Path) -> None:
+    torch.save(random_state_dict(torch.bfloat16, 1), path)
 
 
 def write_terabyte(path: Path) -> None:
@@ -67,6 +103,11 @@ def write_spec(path: Path) -> None:
 
 FILES: Final[dict[str, Callable[[Path], None]]] = {
     "gigabyte": write_gigabyte,
+    "base": write_base,
+    "copy": write_copy,
+    "tuned": write_tuned,
+    "half base": write_half_base,
+    "half tuned": write_half_tuned,
     "terabyte": write_terabyte,
     "many": write_many,
     "pickle": write_pickle,

@@ -32,8 +32,14 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize(
     ("example", "printed"),
-    list(zip(EXAMPLES, ["parameter module True", "('temp_buffer',)"], strict=True)),
-    ids=["without a model", "with a model"],
+    list(
+        zip(
+            EXAMPLES,
+            ["parameter module True", "('temp_buffer',)", "only BatchNorm statistics differ"],
+            strict=True,
+        )
+    ),
+    ids=["without a model", "with a model", "two checkpoints"],
 )
 def test_the_python_examples_run(example: str, printed: str) -> None:
     done = subprocess.run(
@@ -54,7 +60,7 @@ def test_every_command_is_shown() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert list(scripts) == ["ckptool"]
     shown = {word for block in BLOCKS for word in re.findall(r"^\$ ckptool (\w+)", block, re.M)}
-    assert shown == {"inspect", "list", "show", "check", "spec"}
+    assert shown == {"inspect", "list", "show", "check", "diff", "spec"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "sample_checkpoints/README.md"])

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
+import torch
 
 LISTED: Final = Path(__file__).with_name("checkpoints.json")
 PLATFORM_INDEPENDENT: Final = "none-any"
@@ -175,6 +177,34 @@ def test_every_tensor_of_a_real_file_is_listed_as_torch_loads_it(real: RealFile)
     assert set(real.tensors) - set(found) == set()
     if real.format != "torchscript":  # it may also hold constants, which no state_dict() shows
         assert sorted(found) == sorted(real.tensors)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("real", REAL_FILES, ids=readable_id)
+def test_a_real_file_is_identical_to_itself_however_torch_saves_it_again(
+    real: RealFile, tmp_path: Path
+) -> None:
+    path = extracted(real)
+    assert statement(path, path) == "identical"
+    if real.format == "torchscript":
+        return
+    try:
+        kept = torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError):
+        return  # a module saved whole, or safetensors
+    for is_zip in (True, False):
+        again = tmp_path / f"again-{is_zip}.pt"
+        torch.save(kept, again, _use_new_zipfile_serialization=is_zip)
+        assert statement(path, again) == "identical"
+
+
+def statement(a: Path, b: Path) -> str:
+    """What a comparison says; files that are the same end it with exit code 0."""
+    command = [sys.executable, "-m", "ckptool", "diff", "--json", str(a), str(b)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    summary = json.loads(done.stdout)["summary"]
+    assert (done.returncode == 0) == (summary["statement"] == "identical"), done.stdout[-2000:]
+    return str(summary["statement"])
 
 
 def test_the_list_names_each_file_once() -> None:
