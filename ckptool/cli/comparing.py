@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -122,6 +123,7 @@ def diff(
                 exact_names=exact_names,
                 quick=quick,
                 must_change=fail_if_unchanged or (),
+                processes=os.cpu_count() or 1,
                 progress=progress,
             )
         if as_json:

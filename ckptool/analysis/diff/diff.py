@@ -47,6 +47,7 @@ def diff(
     exact_names: bool = False,
     quick: bool = False,
     must_change: Sequence[str] = (),
+    processes: int = 1,
     progress: Progress = UNWATCHED,
 ) -> Diff:
     """Say what changed from A to B.
@@ -59,7 +60,9 @@ def diff(
     `roles` say which tensors it is about, and that nothing else is compared. Values that differ by
     no more than `atol + rtol * max(|a|, |b|)` are close. With `quick`, recorded CRCs and sizes
     decide wherever they tell. A common prefix of names is reconciled unless `exact_names` is set.
-    `must_change` are patterns of names that should not be the same.
+    `must_change` are patterns of names that should not be the same. With more than one of
+    `processes`, numbers of large files are measured in copies of this one (on Linux, and only while
+    it has a single thread).
 
     Raises EntryNotFoundError for a pattern or role that nothing answers to, AmbiguousRootError
     where several roots of one file are equally like the other.
@@ -70,7 +73,7 @@ def diff(
     check_patterns(must_change, [one.name for one in paired if one.name is not None])
     tolerance = Tolerance(atol, rtol) if atol or rtol else None
     located = find_moved(paired, quick, progress)
-    entries = tuple(_with_values(located, tolerance, quick, progress))
+    entries = tuple(_with_values(located, tolerance, quick, processes, progress))
     leaves: list[LeafDiff] = []
     notes = [_QUICK] if quick else []
     if not patterns and not roles:
@@ -130,7 +133,11 @@ def _paired(sides: Sequence[Side], places: Sequence[Places]) -> Iterator[TensorD
 
 
 def _with_values(
-    entries: Sequence[TensorDiff], tolerance: Tolerance | None, quick: bool, progress: Progress
+    entries: Sequence[TensorDiff],
+    tolerance: Tolerance | None,
+    quick: bool,
+    processes: int,
+    progress: Progress,
 ) -> Iterator[TensorDiff]:
     """Give what is in both files a verdict on its values."""
     pairs = [
@@ -138,7 +145,7 @@ def _with_values(
         for one in entries
         if one.change == "same" and one.a is not None and one.b is not None
     ]
-    verdicts = iter(compare_tensors(pairs, tolerance, quick, progress))
+    verdicts = iter(compare_tensors(pairs, tolerance, quick, progress, processes))
     for one in entries:
         if one.change != "same":
             yield one

@@ -1,8 +1,6 @@
 """How far the values of two tensors are apart, in float64.
 
 Sums of blocks are combined with `math.fsum`, so that no figure depends on what is read at a time.
-One thread does it all: between calls of numpy a second one waits for the interpreter lock as long
-as it saves.
 """
 
 from __future__ import annotations
@@ -10,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -18,10 +16,13 @@ from ckptool.analysis.diff.result import Figures, Tolerance
 from ckptool.analysis.diff.rounding import candidates_for
 from ckptool.analysis.diff.tally import Buffers, Exponents, Job, Scale, Tally, largest, tally_up
 from ckptool.analysis.diff.tensor_pair import TensorPair
+from ckptool.analysis.processes import can_fork, divided
 from ckptool.analysis.progress import Progress
 
 __all__ = ["Comparison", "Measured", "Scale", "measure"]
 
+# Another process is there and gone in the time that some megabytes take.
+_WORTH_A_PROCESS: Final = 1 << 27
 # Numbers whose squares add up to less than that, or to more than float64 has, are scaled.
 _LEAST: Final = 1e-250
 
@@ -42,12 +43,29 @@ class Measured(NamedTuple):
 
 
 def measure(
-    comparisons: Sequence[Comparison], tolerance: Tolerance | None, progress: Progress
+    comparisons: Sequence[Comparison],
+    tolerance: Tolerance | None,
+    progress: Progress,
+    processes: int = 1,
 ) -> list[Measured]:
-    """Measure pairs of tensors.
+    """Measure pairs of tensors, in several processes where it is much and that can be.
 
     What both sides repeat alike is read once, and counted as often as it stands there.
     """
+    nbytes = sum(comparison.pair.nbytes for comparison in comparisons)
+    processes = min(processes, len(comparisons))
+    if processes < 2 or nbytes < _WORTH_A_PROCESS or not can_fork():
+        return _measure(comparisons, tolerance, progress)
+
+    def work(share: Sequence[Comparison], progress: Progress) -> list[Measured]:
+        return _measure(share, tolerance, progress)
+
+    return [_from_json(found) for found in divided(work, comparisons, processes, progress)]
+
+
+def _measure(
+    comparisons: Sequence[Comparison], tolerance: Tolerance | None, progress: Progress
+) -> list[Measured]:
     reduced = [comparison.pair.without_repetition() for comparison in comparisons]
     progress.expect(sum(pair.nbytes for pair, _ in reduced))
     buffers = Buffers()
@@ -62,6 +80,14 @@ def measure(
             tally = replace(tally_up(job, buffers, progress), is_close=tally.is_close)
         measured.append(_measured(job, tally, times))
     return measured
+
+
+def _from_json(found: Sequence[Any]) -> Measured:
+    """A result as it was, out of lists where it comes from another process."""
+    figures, is_close, rounded_to = found
+    *others, nan, inf = figures
+    known = Figures(*others)._replace(nan=tuple(nan), inf=tuple(inf))
+    return Measured(known, is_close, tuple(rounded_to))
 
 
 def _is_outside(job: Job, tally: Tally) -> bool:

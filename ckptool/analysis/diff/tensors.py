@@ -43,6 +43,7 @@ def compare_tensors(
     tolerance: Tolerance | None,
     is_quick: bool,
     progress: Progress,
+    processes: int = 1,
 ) -> list[Values]:
     """Return the verdict on each pair; what is tied on both sides is compared once.
 
@@ -53,7 +54,8 @@ def compare_tensors(
     cases = {place: _case(*pair) for place, pair in zip(places, pairs, strict=True)}
     pending = [case for case in cases.values() if case.values is None]
     _compare_bytes(pending, tolerance, is_quick, progress)
-    _compare_numbers([case for case in pending if case.values is None], tolerance, progress)
+    different = [case for case in pending if case.values is None]
+    _compare_numbers(different, tolerance, progress, processes)
     return [cases[place].values or _CHANGED for place in places]
 
 
@@ -125,7 +127,7 @@ def _compare_bytes(
 
 
 def _compare_numbers(
-    cases: Sequence[_Case], tolerance: Tolerance | None, progress: Progress
+    cases: Sequence[_Case], tolerance: Tolerance | None, progress: Progress, processes: int
 ) -> None:
     measurable = [case for case in cases if _is_measurable(case)]
     if not measurable:
@@ -133,7 +135,8 @@ def _compare_numbers(
     from ckptool.analysis.diff.numeric import Comparison, measure
 
     comparisons = [Comparison(case.parts["values"], _scales(case)) for case in measurable]
-    for case, found in zip(measurable, measure(comparisons, tolerance, progress), strict=True):
+    measured = measure(comparisons, tolerance, progress, processes)
+    for case, found in zip(measurable, measured, strict=True):
         case.values = _values(case, found, tolerance)
     # A recorded CRC can be wrong: that all is the same is only ever said of the bytes.
     same = [case for case in measurable if case.values and case.values.verdict == "equal-values"]
