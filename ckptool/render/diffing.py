@@ -140,7 +140,8 @@ def _lines(entries: Sequence[TensorDiff], unfold: bool) -> list[Fold[TensorDiff]
 
 
 def _looks(one: TensorDiff) -> tuple[object, ...]:
-    return one.role, one.verdict, _rounded_to(one), *_dtypes(one), *_shapes(one)
+    # Layers of a network differ in their shapes more often than in what became of them.
+    return one.role, one.verdict, _rounded_to(one), *_dtypes(one)
 
 
 def _distance(line: Fold[TensorDiff]) -> tuple[bool, float]:
@@ -160,7 +161,7 @@ def _row(line: Fold[TensorDiff], most: float) -> tuple[Text, ...]:
         Text(visible(line.label)).append(times, "bold"),
         Text(_change(line), _STYLES[one.change]),
         Text(_arrow(*_dtypes(one))),
-        Text(_arrow(*_shapes(one))),
+        Text(_shape(line)),
         Text(_elements(line)),
         Text(_largest([member.figures.max_abs for member in line.members])),
         Text(_largest([member.figures.rel_l2 for member in line.members], times)),
@@ -181,6 +182,11 @@ def _dtypes(one: TensorDiff) -> tuple[str, ...]:
 
 def _shapes(one: TensorDiff) -> tuple[str, ...]:
     return tuple(shape_text(side.entry.node.shape) for side in (one.a, one.b) if side is not None)
+
+
+def _shape(line: Fold[TensorDiff]) -> str:
+    shapes = {_arrow(*_shapes(one)) for one in line.members}
+    return shapes.pop() if len(shapes) == 1 else "several"
 
 
 def _arrow(a: str, b: str) -> str:
@@ -209,8 +215,8 @@ def _elements(line: Fold[TensorDiff]) -> str:
     elements = [one.elements for one in line.members]
     if None in counts or None in elements:
         return ""
-    changed = sum(count or 0 for count in counts)
-    return f"{changed:,} of {sum(count or 0 for count in elements):,}"
+    changed, whole = (sum(count or 0 for count in numbers) for numbers in (counts, elements))
+    return f"all {whole:,}" if changed == whole else f"{changed:,} of {whole:,}"
 
 
 def _largest(figures: Sequence[float | None], times: str = "") -> str:

@@ -28,9 +28,10 @@ class _Piece(NamedTuple):
 
 def are_same_bytes(pairs: Sequence[TensorPair], progress: Progress) -> list[bool]:
     """Say of each pair of one dtype whether all bits of all elements are the same."""
-    progress.expect(sum(pair.nbytes for pair in pairs))
+    reduced = [pair.without_repetition()[0] for pair in pairs]
+    progress.expect(sum(pair.nbytes for pair in reduced))
     pieces = [
-        _Piece(index, piece) for index, pair in enumerate(pairs) for piece in pair.pieces(_PIECE)
+        _Piece(place, piece) for place, pair in enumerate(reduced) for piece in pair.pieces(_PIECE)
     ]
     different: set[int] = set()
     buffers = _Buffers()

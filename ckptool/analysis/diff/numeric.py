@@ -35,11 +35,15 @@ class Comparison(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What two tensors come to; `rounded_to` are the dtypes that B may be A rounded to."""
+    """What two tensors come to.
+
+    B is A rounded to the dtype `rounded_to`, or where `is_reverse`, A is B; None for neither.
+    """
 
     figures: Figures
     is_close: bool
-    rounded_to: tuple[str, ...]
+    rounded_to: str | None
+    is_reverse: bool
 
 
 def measure(
@@ -84,10 +88,10 @@ def _measure(
 
 def _from_json(found: Sequence[Any]) -> Measured:
     """A result as it was, out of lists where it comes from another process."""
-    figures, is_close, rounded_to = found
+    figures, *rest = found
     *others, nan, inf = figures
     known = Figures(*others)._replace(nan=tuple(nan), inf=tuple(inf))
-    return Measured(known, is_close, tuple(rounded_to))
+    return Measured(known, *rest)
 
 
 def _is_outside(job: Job, tally: Tally) -> bool:
@@ -95,7 +99,9 @@ def _is_outside(job: Job, tally: Tally) -> bool:
     can_be = any(tensor.dtype.name in ("float64", "complex128") for tensor in job.pair)
     if not tally.sums or not (can_be or job.scales):
         return False
-    of_a, of_b, _, of_differences, _ = np.concatenate(tally.sums, axis=1).sum(axis=1)
+    with np.errstate(all="ignore"):
+        totals = np.concatenate(tally.sums, axis=1).sum(axis=1).tolist()
+    of_a, of_b, _, of_differences, _ = totals
     if not math.isfinite(of_a + of_b + of_differences):
         return True
     return min(of_a, of_b) < _LEAST or (of_differences < _LEAST and tally.changed > 0)
@@ -120,7 +126,7 @@ def _measured(job: Job, tally: Tally, times: int) -> Measured:
         of_a, of_b, products, of_differences, total = map(math.fsum, rows)
         norm_a, norm_b, norm = map(math.sqrt, (of_a, of_b, of_differences))
         exponents = job.exponents or Exponents(0, 0, 0)
-        cosine = products / norm_a / norm_b if norm_a and norm_b else None
+        cosine = products / (norm_a * norm_b) if norm_a and norm_b else None
         figures = figures._replace(
             max_abs=_times_power(tally.largest, exponents.difference),
             mean_abs=_times_power(total / tally.finite, exponents.difference),
@@ -128,8 +134,12 @@ def _measured(job: Job, tally: Tally, times: int) -> Measured:
             cosine=None if cosine is None else max(-1.0, min(1.0, cosine)),
         )
     # In a narrower dtype values are rounded, whatever they are.
-    is_told = tally.is_telling or job.pair.a.dtype is not job.pair.b.dtype
-    return Measured(figures, tally.is_close, tally.rounded_to.names if is_told else ())
+    is_told = job.pair.a.dtype is not job.pair.b.dtype or (
+        tally.changed > tally.other_nan and (None in tally.magnitudes or len(tally.magnitudes) > 1)
+    )
+    names = tally.rounded_to.names if is_told else ()
+    rounded_to = names[0] if names else None
+    return Measured(figures, tally.is_close, rounded_to, tally.rounded_to.is_reverse)
 
 
 def _relative(norm: float, norm_a: float, exponent: int) -> float:

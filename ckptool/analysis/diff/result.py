@@ -61,11 +61,15 @@ class Figures(NamedTuple):
 
 
 class Values(NamedTuple):
-    """The verdict on two tensors' values; `rounded_to` is a dtype's name where they are rounded."""
+    """The verdict on two tensors' values.
+
+    `rounded_to` is the name of a dtype where B is A rounded to it, `a_rounded_to` where A is B.
+    """
 
     verdict: Verdict
     figures: Figures = Figures()
     rounded_to: str | None = None
+    a_rounded_to: str | None = None
 
 
 EQUAL: Final = Values("equal", Figures(0, 0.0, 0.0, 0.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ckptool.tensors.dtypes import DTYPES, DType
 from ckptool.values import numpy_dtype
 
-__all__ = ["NO_CANDIDATES", "Candidates", "candidates_for", "is_telling", "rounded_to"]
+__all__ = ["NO_CANDIDATES", "Candidates", "candidates_for", "magnitude_of", "rounded_to"]
 
 # The usual ones first: values of few bits can be the rounding of the same numbers to several.
 _MANTISSA_BITS: Final = {
@@ -29,33 +30,34 @@ _NARROW: Final = tuple(_MANTISSA_BITS)[1:]
 # Enough to tell most tensors that were not rounded from those that were.
 _FIRST: Final = 32
 _BLOCK: Final = 1 << 13
+_LARGEST_E4M3FN: Final = 448.0
 
 
 class Candidates(NamedTuple):
     """The dtypes that values may have been rounded to.
 
-    `foreign_bits` are the bits of an element of B that are zero then, whichever of them it was.
+    It is B that may be A rounded, or where `is_reverse`, A that may be B rounded.
     """
 
     names: tuple[str, ...]
-    foreign_bits: int
+    is_reverse: bool = False
 
 
-NO_CANDIDATES: Final = Candidates((), 0)
+NO_CANDIDATES: Final = Candidates(())
 
 
 @functools.cache
 def candidates_for(a: DType, b: DType) -> Candidates:
     """Return the dtypes that values of A may have been rounded to: B's, or any that A's can hold.
 
-    Only what is narrower than A's dtype counts.
+    Only what is no wider than A's dtype counts; where B's is wider, it is A that may be rounded.
     """
-    if a.kind != "float" or b.kind != "float":
+    if a.kind != "float" or b.kind != "float" or a.itemsize == b.itemsize == 1:
         return NO_CANDIDATES
-    narrower = [name for name in _NARROW if DTYPES[name].itemsize < a.itemsize]
-    names = tuple(name for name in narrower if a is b or name == b.name)
-    bits = _MANTISSA_BITS[a.name] - max((_MANTISSA_BITS[name] for name in names), default=0)
-    return Candidates(names, (1 << bits) - 1 if a is b else 0)
+    if a.itemsize < b.itemsize:
+        return candidates_for(b, a)._replace(is_reverse=True)
+    narrow = [n for n in _NARROW if n != a.name and DTYPES[n].itemsize <= a.itemsize]
+    return Candidates(tuple(name for name in narrow if a is b or name == b.name))
 
 
 def rounded_to(
@@ -66,27 +68,42 @@ def rounded_to(
     Rounding is torch's: to the nearest, by way of float32. `a` and `b` are elements as they are,
     `numbers` those of B as float64. A NaN is a NaN.
     """
-    names, foreign = candidates
-    if foreign and (b[:_FIRST].view(f"u{b.itemsize}") & foreign).any():
+    names = candidates.names
+    if a.dtype == b.dtype and not _have_few_bits(numbers[:_FIRST], names):
         return NO_CANDIDATES
     for start in range(0, a.size, _BLOCK):
         part = slice(start, start + _BLOCK)
-        names = tuple(name for name in names if _is_rounded(a[part], numbers[part], name))
+        names = tuple(name for name in names if _is_rounded(a[part], b.dtype, numbers[part], name))
         if not names:
             break
-    return Candidates(names, foreign)
+    return candidates._replace(names=names)
 
 
-def is_telling(numbers: NDArray[Any]) -> bool:
-    """Whether numbers can tell that they were rounded: one power of two, or zero, is no sign of it.
+def magnitude_of(numbers: NDArray[np.float64]) -> float | None:
+    """Return the power of two, or zero, that is the magnitude of all numbers; None for others.
 
-    A freshly made scale of ones is what any scale near it is rounded to.
+    It is no sign of rounding: a freshly made scale of ones is what any scale near it is rounded to.
     """
     magnitudes = np.abs(numbers)
-    first = magnitudes.flat[0]
-    return bool((magnitudes != first).any() or np.frexp(first)[0] not in (0, 0.5))
+    first = float(magnitudes[0])
+    is_constant = math.frexp(first)[0] in (0, 0.5) and bool((magnitudes == first).all())
+    return first if is_constant else None
 
 
-def _is_rounded(a: NDArray[Any], b: NDArray[Any], dtype: str) -> bool:
-    rounded = a.astype(np.float32).astype(numpy_dtype(DTYPES[dtype])).astype(np.float64)
+def _have_few_bits(numbers: NDArray[np.float64], names: tuple[str, ...]) -> bool:
+    """Whether the mantissas of all numbers are short enough for one of the dtypes."""
+    most = max(_MANTISSA_BITS[name] for name in names)
+    mantissas = np.frexp(numbers)[0] * float(2 << most)
+    return not bool((np.floor(mantissas) < mantissas).any())
+
+
+def _is_rounded(
+    a: NDArray[Any], kept_in: np.dtype[Any], b: NDArray[np.float64], dtype: str
+) -> bool:
+    numbers = a.astype(np.float32)
+    if dtype == "float8_e4m3fn":
+        # Of all kinds, torch has this one end at its largest number instead of infinity or NaN.
+        numbers = numbers.clip(-_LARGEST_E4M3FN, _LARGEST_E4M3FN)
+    narrow = numbers.astype(numpy_dtype(DTYPES[dtype])).astype(np.float32)
+    rounded = narrow.astype(kept_in).astype(np.float64)
     return bool(((rounded == b) | (np.isnan(rounded) & np.isnan(b))).all())

@@ -67,24 +67,32 @@ def _leaves_alone(facts: Facts) -> str | None:
     return _joined(f"all {_tensors(len(facts.entries))} the same", _about_leaves(facts))
 
 
-def _one_of_the_other(facts: Facts) -> str | None:
-    """B is A, or A is B, without a part of it, cast, or with other names."""
-    changed, added, removed = facts.of("changed"), facts.of("added"), facts.of("removed")
-    cast = _cast(facts, changed)
-    if (changed and not cast) or (added and removed) or (changed and added):
+def _renamed(facts: Facts) -> str | None:
+    if facts.of("changed", "added", "removed"):
         return None
-    if not changed and not added and not removed:
-        moved = facts.of("moved")
-        said = f"all values are the same; {_tensors(len(moved))} moved"
-        return _joined(said, _about_leaves(facts))
-    larger, smaller = ("B", "A") if added else ("A", "B")
-    gone: Change = "added" if added else "removed"
-    # What only the larger file has besides tensors went with them.
+    moved = _tensors(len(facts.of("moved")))
+    return _joined(f"all values are the same; {moved} moved", _about_leaves(facts))
+
+
+def _one_of_the_other(facts: Facts) -> str | None:
+    """B is A, or A is B, without a part of it or cast."""
+    return _is_the_other(facts, "B", "A", "removed") or _is_the_other(facts, "A", "B", "added")
+
+
+def _is_the_other(facts: Facts, one: str, other: str, gone: Change) -> str | None:
+    changed, extra = facts.of("changed"), facts.of("added" if gone == "removed" else "removed")
+    cast = _cast(changed, facts, is_reverse=one == "A")
+    if extra or (changed and not cast):
+        return None
     parts = _parts_of(facts, gone)
-    without = f" without {_listed(parts)}" if parts else ""
-    moved_too = f", {_tensors(len(facts.of('moved')))} moved" if facts.of("moved") else ""
-    whole = f"{smaller} is {larger}{without}{',' if without and cast else ''}{cast}{moved_too}"
-    return _joined(whole, _about_leaves(facts, but=gone if parts else None))
+    differences = [
+        f" without {_listed(parts)}" if parts else "",
+        f" {cast}" if cast else "",
+        f" with {_tensors(len(facts.of('moved')))} moved" if facts.of("moved") else "",
+    ]
+    said = f"{one} is {other}{','.join(part for part in differences if part)}"
+    # What else only the larger file has went with these parts.
+    return _joined(said, _about_leaves(facts, but=gone if parts else None))
 
 
 def _one_sort(facts: Facts) -> str | None:
@@ -94,7 +102,8 @@ def _one_sort(facts: Facts) -> str | None:
         return None
     for is_of_sort, name in _SORTS:
         if all(map(is_of_sort, changed)) and not all(map(is_of_sort, facts.entries)):
-            return _joined(f"only {name}", _about_leaves(facts))
+            verb = "differ" if name.endswith("s") else "differs"
+            return _joined(f"only {name} {verb}", _about_leaves(facts))
     if len(changed) == 1 and len(facts.entries) > 1:
         return _joined(f"only {changed[0].label} differs", _about_leaves(facts))
     return None
@@ -114,16 +123,30 @@ def _in_numbers(facts: Facts) -> str | None:
         said = f"all {_tensors(both)} changed" if both > 1 else f"{changed[0].label} changed"
     else:
         said = f"{len(same):,} of {_tensors(both)} unchanged"
-        above = _common_module(changed)
-        if above and not all(one.label.startswith(f"{above}.") for one in same):
-            said += f"; all changes under {above}"
+        counts.insert(0, _whereabouts(changed, same))
     return _joined(said, *counts, _about_leaves(facts))
+
+
+def _whereabouts(changed: Sequence[TensorDiff], same: Sequence[TensorDiff]) -> str:
+    """What has changed, as far as few words say it: sorts of tensors, and where the others are."""
+    sorts = [name for is_of_sort, name in _PLAIN_SORTS if any(map(is_of_sort, changed))]
+    others = [one for one in changed if not any(is_of(one) for is_of, _ in _PLAIN_SORTS)]
+    above = _common_module(others)
+    if above and all(one.label.startswith(f"{above}.") for one in same):
+        above = ""
+    if not sorts:
+        return f"all changes under {above}" if above else ""
+    if others:
+        where = f" under {above}" if above else ""
+        sorts.append(f"{_counted(len(others), 'tensor' if where else 'other tensor')}{where}")
+    return f"{_listed(sorts)} differ"
 
 
 _DIFFERENT: Final[tuple[Change, ...]] = ("changed", "added", "removed")
 _RULES: Final[tuple[Callable[[Facts], str | None], ...]] = (
     _nothing,
     _leaves_alone,
+    _renamed,
     _one_of_the_other,
     _one_sort,
     _in_numbers,
@@ -134,11 +157,14 @@ def _is_statistic(one: TensorDiff) -> bool:
     return one.role == "buffer" and one.label.rpartition(".")[2] in _STATISTICS
 
 
-_SORTS: Final[tuple[tuple[Callable[[TensorDiff], bool], str], ...]] = (
-    (_is_statistic, "BatchNorm statistics differ"),
-    (lambda one: one.role == "buffer", "buffers differ"),
-    (lambda one: one.role == "parameter", "parameters differ"),
-    (lambda one: one.role == "optimizer", "the optimizer differs"),
+_PLAIN_SORTS: Final[tuple[tuple[Callable[[TensorDiff], bool], str], ...]] = (
+    (_is_statistic, "BatchNorm statistics"),
+    (lambda one: one.role == "optimizer", "the optimizer"),
+)
+_SORTS: Final = (
+    *_PLAIN_SORTS,
+    (lambda one: one.role == "buffer", "buffers"),
+    (lambda one: one.role == "parameter", "parameters"),
 )
 
 
@@ -166,15 +192,21 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _cast(facts: Facts, changed: Collection[TensorDiff]) -> str:
-    """` cast to bfloat16`, where that is all that happened to the values; else nothing."""
-    casts = {_cast_of(one) for one in changed}
+def _cast(changed: Collection[TensorDiff], facts: Facts, is_reverse: bool) -> str:
+    """`cast to bfloat16`, where that is all that happened to the values; else nothing.
+
+    Reverse is the way from B to A.
+    """
+    casts = {_cast_back_of(one) if is_reverse else _cast_of(one) for one in changed}
     if len(casts) != 1 or None in casts:
         return ""
     (cast,) = casts
-    floats = [one for one in facts.of("same") if _is_float(one)]
-    some = f" with {len(changed):,} of {_tensors(len(facts.entries))}" if floats else ""
-    return f"{some} {cast}"
+    is_partly = any(_is_float(one) for one in facts.of("same"))
+    return (
+        f"with {len(changed):,} of {_tensors(len(facts.entries))} {cast}"
+        if is_partly
+        else f"{cast}"
+    )
 
 
 def _cast_of(one: TensorDiff) -> str | None:
@@ -185,6 +217,11 @@ def _cast_of(one: TensorDiff) -> str | None:
     if one.values is not None and one.values.rounded_to is not None and before == after:
         return f"rounded to {one.values.rounded_to}"
     return None
+
+
+def _cast_back_of(one: TensorDiff) -> str | None:
+    back = None if one.values is None else one.values.a_rounded_to
+    return None if back is None else f"cast to {back}"
 
 
 def _is_float(one: TensorDiff) -> bool:

@@ -79,6 +79,9 @@ def _numbers(chunk: NDArray[Any], tensor: TensorRef, is_complex: bool) -> NDArra
     if tensor.dtype.kind == "complex":
         parts: NDArray[Any] = chunk.view(chunk.real.dtype)
         return parts
+    if tensor.dtype.name == "float8_e8m0fnu":
+        # It has no zero.
+        chunk = chunk.astype(np.float32)
     pairs = np.zeros(2 * chunk.size, chunk.dtype)
     pairs[0::2] = chunk
     return pairs

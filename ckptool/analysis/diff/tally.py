@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ckptool.analysis.diff.integers import distances, is_exact_in_float64, unequal
 from ckptool.analysis.diff.result import Tolerance
-from ckptool.analysis.diff.rounding import NO_CANDIDATES, Candidates, is_telling, rounded_to
+from ckptool.analysis.diff.rounding import NO_CANDIDATES, Candidates, magnitude_of, rounded_to
 from ckptool.analysis.diff.steps import BLOCK, STEP, StepBuffers, in_step
 from ckptool.analysis.diff.tensor_pair import TensorPair
 from ckptool.analysis.progress import Progress
@@ -44,8 +44,8 @@ class Exponents(NamedTuple):
 class Job:
     """Two tensors of one shape, and what is asked of their numbers.
 
-    `scales` is what they were quantized with, `candidates` are the dtypes that B may be A rounded
-    to.
+    `scales` is what they were quantized with, `candidates` are the dtypes that one side may be the
+    other rounded to.
     """
 
     pair: TensorPair
@@ -61,14 +61,17 @@ class Tally:
 
     `sums` has a column per block, in the order of the elements: the squares of A, those of B, the
     products of both, the squares of the differences and their magnitudes. Elements that are not
-    finite on either side are left out of it, and of `largest` and `finite`.
+    finite on either side are left out of it, and of `largest` and `finite`. `other_nan` is how many
+    of the `changed` are NaN on both sides, `magnitudes` what `magnitude_of` says of what may be
+    rounded.
     """
 
     rounded_to: Candidates = NO_CANDIDATES
-    is_telling: bool = False
+    magnitudes: set[float | None] = field(default_factory=set)
     sums: list[Floats] = field(default_factory=list)
     largest: float = 0.0
     changed: int = 0
+    other_nan: int = 0
     finite: int = 0
     nan: tuple[int, int] = (0, 0)
     inf: tuple[int, int] = (0, 0)
@@ -136,13 +139,13 @@ class _Step:
         width = self._width
         differs = self._differs()
         if tally.rounded_to.names:
-            numbers = self.b[: self._raw_b.size]
-            tally.rounded_to = rounded_to(self._raw_a, self._raw_b, numbers, tally.rounded_to)
-            tally.is_telling |= bool(tally.rounded_to.names) and is_telling(numbers)
+            self._look_for_rounding(tally)
         tally.finite += self._raw_a.size // width
         squares = _dots(self._rows, self._rows)
         if not math.isfinite(squares.sum()):
-            differs &= ~_is_same_nan(self._raw_a, self._raw_b)
+            is_nan = np.isnan(self._raw_a) & np.isnan(self._raw_b)
+            differs &= ~(is_nan & self._has_same_bits())
+            tally.other_nan += _count(differs & is_nan, width)
             self.set_aside(tally)
             squares = _dots(self._rows, self._rows)
         tally.changed += _count(differs, width)
@@ -150,12 +153,23 @@ class _Step:
         limit = None if self._job.tolerance is None else self._limit(self._job.tolerance)
         if self._job.exponents is not None:
             squares, products = self._scaled_sums(self._job.exponents)
-        apart = self._magnitudes(self._subtracted())
+        apart = self._subtracted()
+        apart = np.abs(apart, out=apart) if width == 1 else _magnitudes(apart)
         if limit is not None:
             tally.is_close &= bool((apart <= limit).all())
         tally.largest = max(tally.largest, float(apart.max()))
         sums = (*squares, products, _dots(apart, apart, width), _totals(apart, width))
         tally.sums.append(np.stack(sums))
+
+    def _look_for_rounding(self, tally: Tally) -> None:
+        sides = (self._raw_a, self._raw_b, self.b)
+        if tally.rounded_to.is_reverse:
+            sides = (self._raw_b, self._raw_a, self.a)
+        exact, rounded, numbers = sides
+        numbers = numbers[: rounded.size]
+        tally.rounded_to = rounded_to(exact, rounded, numbers, tally.rounded_to)
+        if tally.rounded_to.names:
+            tally.magnitudes.add(magnitude_of(numbers))
 
     def set_aside(self, tally: Tally) -> None:
         """Count elements that are not finite on either side, and let them be zeros on both."""
@@ -183,6 +197,14 @@ class _Step:
         np.not_equal(self.a[: a.size], self.b[: b.size], out=self._flags)
         return self._flags
 
+    def _has_same_bits(self) -> Flags | bool:
+        """Which numbers are the same to the bit; those of two dtypes have no bits in common."""
+        a, b = self._raw_a, self._raw_b
+        if a.dtype != b.dtype:
+            return True
+        same: Flags = a.view(f"u{a.itemsize}") == b.view(f"u{b.itemsize}")
+        return same
+
     def _subtracted(self) -> Floats:
         """The differences, in the place of the numbers of B."""
         exact = None if self._job.scales else distances(self._raw_a, self._raw_b)
@@ -202,15 +224,12 @@ class _Step:
         rows = np.stack((np.ldexp(self.a, -exponents.a), np.ldexp(self.b, -exponents.b)))
         return _dots(rows, rows), _dots(*rows)
 
-    def _magnitudes(self, numbers: Floats) -> Floats:
-        """Magnitudes of elements, in the place of their numbers where an element is one."""
-        if self._width == 1:
-            return np.abs(numbers, out=numbers)
-        return np.hypot(numbers[0::2], numbers[1::2])
-
     def _limit(self, tolerance: Tolerance) -> Floats:
         """How far elements may be apart and still be close."""
-        most: Floats = np.maximum(self._magnitudes(self.a), self._magnitudes(self.b))
+        sides = (self.a, self.b)
+        if self._width > 1:
+            sides = (_magnitudes(self.a), _magnitudes(self.b))
+        most: Floats = np.maximum(*map(np.abs, sides))
         return most * tolerance.rtol + tolerance.atol
 
 
@@ -229,18 +248,15 @@ def _totals(numbers: Floats, width: int) -> Floats:
     return sums[:, 0, 0]
 
 
+def _magnitudes(pairs: Floats) -> Floats:
+    """The magnitudes of complex numbers."""
+    magnitudes: Floats = np.hypot(pairs[0::2], pairs[1::2])
+    return magnitudes
+
+
 def _count(flags: Flags, width: int) -> int:
     """How many elements have a flag, on any of their numbers."""
     return int(np.count_nonzero(flags if width == 1 else flags.reshape(-1, width).any(axis=1)))
-
-
-def _is_same_nan(a: NDArray[Any], b: NDArray[Any]) -> Flags:
-    """Which numbers are NaN on both sides, with the same bits where both are of one dtype."""
-    both: Flags = np.isnan(a) & np.isnan(b)
-    if a.dtype == b.dtype:
-        bits = f"u{a.itemsize}"
-        both &= a.view(bits) == b.view(bits)
-    return both
 
 
 def _added(first: tuple[int, int], second: Sequence[int]) -> tuple[int, int]:

@@ -106,7 +106,8 @@ def _compare_bytes(
     for case in cases:
         for role, pair in case.parts.items():
             recorded = is_same_by_record(pair)
-            is_measured_next = recorded is False and _is_measurable(case)
+            is_plain = isinstance(case.a.data, Strided)
+            is_measured_next = recorded is False and is_plain and _is_measurable(case)
             if is_quick and recorded is False and tolerance is None:
                 case.values = _CHANGED
             elif pair.a.dtype is not pair.b.dtype or is_measured_next:
@@ -182,7 +183,9 @@ def _values(case: _Case, found: Measured, tolerance: Tolerance | None) -> Values
         # Each channel has a scale of its own: the integers say how many differ, and not how far.
         return Values("changed", Figures(figures.changed_elements))
     verdict = _verdict(case, found, tolerance, is_quantized)
-    return Values(verdict, figures, found.rounded_to[0] if verdict == "rounded" else None)
+    rounded_to = found.rounded_to if verdict == "rounded" else None
+    reverse = found.rounded_to if found.is_reverse else None
+    return Values(verdict, figures, rounded_to, reverse)
 
 
 def _verdict(
@@ -195,4 +198,4 @@ def _verdict(
         return "close"
     if has_same_values and not is_quantized:
         return "dtype"
-    return "rounded" if found.rounded_to else "changed"
+    return "rounded" if found.rounded_to and not found.is_reverse else "changed"
