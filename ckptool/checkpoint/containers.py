@@ -98,7 +98,8 @@ def attributes_of(node: Node) -> dict[Node, Node]:
 class Descent:
     """Tells containers from leaves. A leaf is shown whole, a container is walked into.
 
-    Dicts and lists of more than scalars are containers, and so is any object with a tensor in it.
+    Dicts and lists of more than scalars are containers, and so is any set or object with a tensor
+    in it.
     It remembers what it found, so that it looks at each node once.
     """
 
@@ -117,7 +118,7 @@ class Descent:
             return self._into_object(node)
         if kind is dict:
             return by_key(node) or None
-        if kind is list or kind is tuple or kind is set:
+        if kind is list or kind is tuple or (kind is set and self._holds_tensors(node)):
             return self._by_index(node) or None
         return None
 

@@ -77,8 +77,8 @@ def diff(
         typer.Option(
             "--fail-if-unchanged",
             metavar="GLOB",
-            help="Differences are wanted: exit code 1 only where a name that matches is the same. "
-            "Repeatable.",
+            help="Differences are wanted: exit code 1 only where a tensor that matches has the "
+            "same values, moved, cast or rounded at most. Repeatable.",
         ),
     ] = None,
     unfold: Annotated[

@@ -47,7 +47,7 @@ def diff_view(
     compared = [one for one in found.entries if one.values and one.change != "moved"]
     listed = [one for one in compared if unfold or one.change == "changed"]
     if listed:
-        parts += ["", *_compared(listed, unfold, top)]
+        parts += ["", *_compared(listed, unfold, top, width)]
     moved = [one for one in found.entries if one.change == "moved"]
     if moved:
         parts += ["", *_moved(moved)]
@@ -90,7 +90,9 @@ def _side(side: Side) -> str:
     checkpoint = side.contents.checkpoint
     count = sum(one.entry.tensor is not None for one in side.contents.entries)
     facts = [f"{checkpoint.path}", FORMAT_NAMES[checkpoint.format], natural_count(count, "tensor")]
-    if checkpoint.root is not None and checkpoint.root.keys:
+    if checkpoint.root is None and checkpoint.roots:
+        facts.append("all roots")
+    elif checkpoint.root is not None and checkpoint.root.keys:
         facts.append(f"root {checkpoint.root.path}")
     if side.prefix:
         facts.append(f"names without {side.prefix!r}")
@@ -103,6 +105,12 @@ def _statement(found: Diff) -> Text:
 
 # Values ----------------------------------------------------------------------------------------
 
+_GAP: Final = 2
+_NARROWEST_NAME: Final = 24
+_ARROW: Final = " -> "
+# Shape and dtype seldom tell what changed, and the bar says what the figure beside it says.
+_DISPENSABLE: Final = (3, 2, 7, 4)
+_COUNTED: Final = 100_000
 _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("name", "left"),
     ("change", "left"),
@@ -116,21 +124,42 @@ _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
 
 
 def _compared(
-    entries: Sequence[TensorDiff], unfold: bool, top: int | None
+    entries: Sequence[TensorDiff], unfold: bool, top: int | None, width: int | None
 ) -> Iterator[RenderableType]:
     lines = sorted(_lines(entries, unfold), key=_distance, reverse=True)
     shown = lines if top is None else lines[:top]
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading, justify in _COLUMNS:
-        table.add_column(heading, justify=justify, overflow="fold")
     most = max((size for line in shown if math.isfinite(size := _relative(line))), default=0.0)
-    for line in shown:
-        table.add_row(*_row(line, most))
+    rows = [_row(line, most) for line in shown]
+    table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
+    kept = _kept_columns(rows, width)
+    for index in kept:
+        heading, justify = _COLUMNS[index]
+        # Names fold where there is no room, everything else stays in one piece.
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*(row[index] for index in kept))
     yield table
     if len(shown) < len(lines):
         hidden = sum(len(line.members) for line in lines[len(shown) :])
         more = natural_count(hidden, "more tensor")
         yield Text(f"... and {more}; without --top all are listed", "dim")
+
+
+def _kept_columns(rows: Sequence[Sequence[Text]], width: int | None) -> list[int]:
+    """The columns that a terminal has room for beside the names: the last ones go first."""
+    kept = list(range(len(_COLUMNS)))
+    if width is None:
+        return kept
+    wanted = [
+        max(len(heading), *(len(row[index]) for row in rows))
+        for index, (heading, _) in enumerate(_COLUMNS)
+    ]
+    wanted[0] = min(wanted[0], _NARROWEST_NAME)
+    for index in _DISPENSABLE:
+        is_telling = any(_ARROW in row[index].plain for row in rows)
+        if not is_telling and sum(wanted[column] + _GAP for column in kept) > width:
+            kept.remove(index)
+    return kept
 
 
 def _lines(entries: Sequence[TensorDiff], unfold: bool) -> list[Fold[TensorDiff]]:
@@ -140,8 +169,9 @@ def _lines(entries: Sequence[TensorDiff], unfold: bool) -> list[Fold[TensorDiff]
 
 
 def _looks(one: TensorDiff) -> tuple[object, ...]:
-    # Layers of a network differ in their shapes more often than in what became of them.
-    return one.role, one.verdict, _rounded_to(one), *_dtypes(one)
+    # Layers differ in their sizes more often than in what became of them.
+    dimensions = [len(side.entry.node.shape) for side in (one.a, one.b) if side is not None]
+    return one.role, one.verdict, _rounded_to(one), *_dtypes(one), *dimensions
 
 
 def _distance(line: Fold[TensorDiff]) -> tuple[bool, float]:
@@ -190,7 +220,7 @@ def _shape(line: Fold[TensorDiff]) -> str:
 
 
 def _arrow(a: str, b: str) -> str:
-    return a if a == b else f"{a} -> {b}"
+    return a if a == b else f"{a}{_ARROW}{b}"
 
 
 def _change(line: Fold[TensorDiff]) -> str:
@@ -216,7 +246,11 @@ def _elements(line: Fold[TensorDiff]) -> str:
     if None in counts or None in elements:
         return ""
     changed, whole = (sum(count or 0 for count in numbers) for numbers in (counts, elements))
-    return f"all {whole:,}" if changed == whole else f"{changed:,} of {whole:,}"
+    if changed == whole:
+        return "all"
+    if whole < _COUNTED:
+        return f"{changed:,} of {whole:,}"
+    return f"{100 * changed / whole:.2f} %" if changed / whole >= 0.0001 else "< 0.01 %"
 
 
 def _largest(figures: Sequence[float | None], times: str = "") -> str:

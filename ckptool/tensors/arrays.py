@@ -56,8 +56,8 @@ _DTYPE_CODES: Final = {
 class ArrayValue:
     """A numpy array, or a numpy scalar as an array without dimensions.
 
-    `dtype` is numpy's name for it, or its code where the elements are no plain numbers; `data`
-    is then None.
+    `dtype` is numpy's name for it, or its code where the elements are no plain numbers; `code` is
+    then empty. `data` is None where the elements are objects.
     """
 
     dtype: str
@@ -76,7 +76,7 @@ class ArrayValue:
 
     def values(self) -> list[int | float | bool | complex] | None:
         """Return the elements in the order in which they are kept, None where they are opaque."""
-        if self.data is None:
+        if self.data is None or not self.code:
             return None
         order = "<" if self.byteorder == "little" else ">"
         numbers = [
@@ -125,7 +125,7 @@ def _array(dtype: Node, shape: Node, is_fortran: bool, data: Node) -> ArrayValue
     name, letter = _DTYPE_CODES.get(code, (code, ""))
     raw = _bytes(data)
     if raw is None or not letter:
-        return ArrayValue(name, "", shape, byteorder, is_fortran, None)
+        return ArrayValue(name, "", shape, byteorder, is_fortran, raw)
     if len(raw) != struct.calcsize("<" + letter) * prod(shape):
         return None
     return ArrayValue(name, letter, shape, byteorder, is_fortran, raw)

@@ -68,24 +68,26 @@ def diff(
     where several roots of one file are equally like the other.
     """
     sides = _sides(a, b, model, exact_names)
-    places = [Places(side.contents.checkpoint, side.prefix) for side in sides]
+    places = _places(*sides)
     paired = select(list(_paired(sides, places)), patterns, roles)
     check_patterns(must_change, [one.name for one in paired if one.name is not None])
     tolerance = Tolerance(atol, rtol) if atol or rtol else None
     located = find_moved(paired, quick, progress)
     entries = tuple(_with_values(located, tolerance, quick, processes, progress))
     leaves: list[LeafDiff] = []
-    notes = [_QUICK] if quick else []
+    notes = [*([_QUICK] if quick else []), *_left_out(*places)]
     if not patterns and not roles:
         leaves += compare_leaves(*places)
         metadata, more = compare_metadata(*places)
         leaves += metadata
         notes += more
+    prefix = sides[0].prefix or sides[1].prefix
+    facts = Facts(entries, leaves, prefix, quick, is_filtered=bool(patterns or roles))
     return Diff(
         *sides,
         entries,
         tuple(leaves),
-        state(Facts(entries, leaves, sides[0].prefix or sides[1].prefix, quick)),
+        state(facts),
         tuple(_warnings(sides)),
         tuple(notes),
         quick,
@@ -108,6 +110,28 @@ def _sides(
     return Side(left, prefixes.a), Side(right, prefixes.b)
 
 
+def _places(a: Side, b: Side) -> tuple[Places, Places]:
+    """What stands where in both; in each file, what is the root in the other is left out."""
+    roots = [side.contents.checkpoint.root for side in (a, b)]
+    of_a, of_b = ((() if root is None else root.keys) for root in roots)
+    shared = min(len(of_a), len(of_b))
+    if of_a[:shared] == of_b[:shared]:
+        # One is in the other, or the top of the file.
+        return Places(a.contents.checkpoint, a.prefix), Places(b.contents.checkpoint, b.prefix)
+    return (
+        Places(a.contents.checkpoint, a.prefix, of_b),
+        Places(b.contents.checkpoint, b.prefix, of_a),
+    )
+
+
+def _left_out(a: Places, b: Places) -> Iterator[str]:
+    left_out = [
+        f"{path} of {side}" for side, path in (("A", a.left_out), ("B", b.left_out)) if path
+    ]
+    if left_out:
+        yield f"{' and '.join(left_out)} {'was' if len(left_out) == 1 else 'were'} not compared"
+
+
 def _shapes(contents: Contents) -> Shapes:
     return {
         one.name: one.entry.tensor.shape
@@ -119,7 +143,11 @@ def _shapes(contents: Contents) -> Shapes:
 def _paired(sides: Sequence[Side], places: Sequence[Places]) -> Iterator[TensorDiff]:
     """Hold the tensors of both against each other; what is in both has no verdict yet."""
     tensors = [
-        [(place.of(one.entry, one.name), one) for one in side.contents.entries if one.entry.tensor]
+        [
+            (place.of(one.entry, one.name), one)
+            for one in side.contents.entries
+            if one.entry.tensor is not None and place.has(one.entry)
+        ]
         for side, place in zip(sides, places, strict=True)
     ]
     for place, a, b in pair_up(*tensors):
@@ -156,16 +184,18 @@ def _with_values(
 
 
 def _warnings(sides: Sequence[Side]) -> Iterator[str]:
+    """Yield what is wrong with the files themselves."""
     for side in sides:
         checkpoint = side.contents.checkpoint
-        yield from (f"{checkpoint.path}: {warning}" for warning in checkpoint.warnings)
+        yield from (f"{checkpoint.path}: {warning}" for warning in checkpoint.container.warnings)
 
 
 def _unchanged(entries: Sequence[TensorDiff], patterns: Sequence[str]) -> Iterator[str]:
-    """Yield what should have changed and did not."""
+    """Yield what should have other values and has the same: moved, cast or rounded at most."""
     if not patterns:
         return
     is_wanted = name_matcher(patterns)
     for one in entries:
-        if one.change == "same" and one.name is not None and is_wanted(one.name):
+        is_kept = one.change in ("same", "moved") or one.verdict in ("dtype", "rounded")
+        if is_kept and one.name is not None and is_wanted(one.name):
             yield one.label

@@ -33,9 +33,13 @@ def compare_leaves(a: Places, b: Places) -> Iterator[LeafDiff]:
     """Yield every leaf of two files, in A's order; what only B has comes behind it."""
     formats = {places.checkpoint.format for places in (a, b)}
     with_strings = formats == {_SAFETENSORS} or _SAFETENSORS not in formats
-    sameness = Sameness()
+    sameness = _sameness(a, b)
     for place, left, right in pair_up(_leaves(a, with_strings), _leaves(b, with_strings)):
         yield _compared(place.name, left, right, sameness)
+
+
+def _sameness(a: Places, b: Places) -> Sameness:
+    return Sameness(sum(places.checkpoint.container.tree_bytes for places in (a, b)))
 
 
 def _compared(path: str, a: _Leaf | None, b: _Leaf | None, sameness: Sameness) -> LeafDiff:
@@ -50,6 +54,8 @@ def _compared(path: str, a: _Leaf | None, b: _Leaf | None, sameness: Sameness) -
 def _leaves(places: Places, with_strings: bool) -> Iterator[tuple[Place, _Leaf]]:
     is_safetensors = places.checkpoint.format == _SAFETENSORS
     for entry in places.checkpoint.entries:
+        if not places.has(entry):
+            continue
         if entry.tensor is not None or (
             is_safetensors and not with_strings and entry.keys[:1] == (_STRINGS,)
         ):
@@ -75,7 +81,7 @@ def compare_metadata(a: Places, b: Places) -> tuple[list[LeafDiff], list[str]]:
     """
     leaves: list[LeafDiff] = []
     notes: list[str] = []
-    sameness = Sameness()
+    sameness = _sameness(a, b)
     for place, root_a, root_b in pair_up(_roots(a), _roots(b)):
         if root_a is None or root_b is None:
             continue
@@ -107,7 +113,7 @@ def _roots(places: Places) -> Iterator[tuple[Place, Root]]:
     for root in places.checkpoint.roots:
         if root is chosen:
             yield Place("state_dict", (METADATA,)), root
-        else:
+        elif root.keys != places.other_root:
             yield Place("file", (*root.keys, METADATA)), root
 
 

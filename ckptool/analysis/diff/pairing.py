@@ -38,11 +38,19 @@ class Place(NamedTuple):
 class Places:
     """Tells where the entries of one file stand; `prefix` goes from the names that begin with it.
 
-    Without a root every entry is known by its key path.
+    Without a root every entry is known by its key path. `other_root` is the key path of the other
+    file's root where it is another one: what this file has there has no counterpart, and is left
+    out.
     """
 
     checkpoint: Checkpoint
     prefix: str
+    other_root: KeyPath | None = None
+
+    def has(self, entry: Entry) -> bool:
+        """Whether an entry is compared."""
+        other = self.other_root
+        return other is None or entry.keys[: len(other)] != other
 
     def of(self, entry: Entry, name: str | None) -> Place:
         """Return the place of an entry, which has this name in the root."""
@@ -54,6 +62,14 @@ class Places:
         if root.keys and entry.keys[: len(root.keys)] == root.keys:
             return Place("root", entry.keys[len(root.keys) :])
         return Place("file", entry.keys)
+
+    @property
+    def left_out(self) -> str | None:
+        """The path of the root that is left out, None where this file has no such root."""
+        root = (
+            None if self.other_root is None else self.checkpoint.survey.roots.get(self.other_root)
+        )
+        return None if root is None else root.path
 
     def part_of(self, entry: Entry, place: Place) -> str | None:
         """Return what an entry belongs to outside the root, in words; None for one inside."""

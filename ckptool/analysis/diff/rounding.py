@@ -71,8 +71,8 @@ def rounded_to(
     names = candidates.names
     if a.dtype == b.dtype and not _have_few_bits(numbers[:_FIRST], names):
         return NO_CANDIDATES
-    for start in range(0, a.size, _BLOCK):
-        part = slice(start, start + _BLOCK)
+    starts = range(0, a.size, _BLOCK)
+    for part in (slice(_FIRST), *(slice(start, start + _BLOCK) for start in starts)):
         names = tuple(name for name in names if _is_rounded(a[part], b.dtype, numbers[part], name))
         if not names:
             break

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from ckptool.analysis.diff.equality import is_same_stream
 from ckptool.checkpoint.containers import by_key, mapping_of, set_items
 from ckptool.errors import LimitExceededError
-from ckptool.pickling.literals import literal
+from ckptool.pickling.literals import BUILTINS, literal
 from ckptool.pickling.nodes import (
     ExtensionCode,
     Global,
@@ -24,8 +24,11 @@ from ckptool.values import read_content
 
 __all__ = ["Sameness"]
 
-_STEPS: Final = 5_000_000
-_SCALARS: Final = frozenset({bool, int, str, bytes, bytearray, type(None), Global, ExtensionCode})
+_STEPS: Final = 1_000_000
+# Of tuples in sets; with sharing, more of either could be more than there is time for.
+_LEVELS: Final = 2
+_WIDTH: Final = 100
+_SCALARS: Final = frozenset({bool, int, str, bytes, bytearray, type(None), ExtensionCode})
 
 _Parts: TypeAlias = list[Node]
 
@@ -35,16 +38,18 @@ class Sameness:
 
     Two nodes are the same where nothing that can be reached from them differs; a shared object and
     a cycle are no trouble then. Numbers of another type are another value, NaN is itself, the order
-    of keys does not matter. Raises LimitExceededError for values that are compared without end.
+    of keys does not matter. `nbytes` is what the values were read from, by which the steps are
+    bounded that may be taken; LimitExceededError where they are more.
     """
 
-    __slots__ = ("_same", "_steps")
+    __slots__ = ("_kept", "_most", "_same", "_steps")
 
-    def __init__(self) -> None:
+    def __init__(self, nbytes: int = 0) -> None:
         # Nodes taken to be the same, as a forest: whoever has the same top is. With so many nodes
         # there are no more steps than that, however many pairs of them could be reached.
         self._same: dict[int, int] = {}
-        self._steps = 0
+        self._kept: list[Node] = []
+        self._steps, self._most = 0, _STEPS + 4 * nbytes
 
     def holds(self, a: Node, b: Node) -> bool:
         """Whether two values are the same."""
@@ -52,15 +57,19 @@ class Sameness:
         while pending:
             a, b = pending.pop()
             self._steps += 1
-            if self._steps > _STEPS:
-                raise LimitExceededError("steps of comparing", allowed=_STEPS, actual=self._steps)
+            if self._steps > self._most:
+                raise LimitExceededError(
+                    "steps of comparing", allowed=self._most, actual=self._steps
+                )
             tag, parts = _opened(a)
             other_tag, other_parts = _opened(b)
             if tag != other_tag or len(parts) != len(other_parts) or not _has_same_bytes(a, b):
                 # What was taken to be the same on the way was not shown to be.
                 self._same.clear()
+                self._kept.clear()
                 return False
             if parts and self._join(id(a), id(b)):
+                self._kept += (a, b)
                 pending.extend(zip(parts, other_parts, strict=True))
         return True
 
@@ -94,6 +103,8 @@ def _opened(node: Node) -> tuple[Hashable, _Parts]:
     """A node as what can be compared at once, and the parts that are to be compared in turn."""
     node = literal(node)
     kind = type(node)
+    if kind is Global:
+        return _spelled(node), []
     if kind in _SCALARS:
         return (kind, bytes(node) if kind is bytearray else node), []
     if kind is float:
@@ -109,25 +120,52 @@ def _opened(node: Node) -> tuple[Hashable, _Parts]:
         return _set(items)
     if kind is Opaque:
         array = read_array(node)
-        return _array(array) if array is not None and array.data is not None else _object(node)
+        return _object(node) if array is None or array.data is None else _array(array)
     return _reference(node)
 
 
+def _spelled(name: Global) -> Global:
+    """A global as Python 3 calls it: protocols below 3 write the names of Python 2."""
+    if name.module in BUILTINS:
+        return Global("builtins", _PYTHON_3.get(name.name, name.name))
+    return Global("copyreg", name.name) if name.module == "copy_reg" else name
+
+
+_PYTHON_3: Final = {"long": "int", "unicode": "str", "xrange": "range"}
+
+
 def _mapping(kind: Hashable, mapping: dict[Node, Node]) -> tuple[Hashable, _Parts]:
-    held = sorted((type(key).__name__, repr(key), value) for key, value in by_key(mapping))
+    held = [(type(key).__name__, repr(key), value) for key, value in by_key(mapping)]
+    held.sort(key=lambda item: item[:2])
     return (kind, *((name, key) for name, key, _ in held)), [value for *_, value in held]
 
 
 def _set(items: Collection[Node]) -> tuple[Hashable, _Parts]:
-    opened = [_opened(item) for item in items]
-    if any(parts for _, parts in opened):
+    """A set, which has no order; one of other things than plain values has that of the file."""
+    frozen = [_frozen(item, _LEVELS) for item in items]
+    if None in frozen:
         return ("set of objects",), list(items)
-    return ("set", frozenset(tag for tag, _ in opened)), []
+    return ("set", frozenset(frozen)), []
+
+
+def _frozen(node: Node, levels: int) -> Hashable:
+    """A plain value, or a tuple of such, as something that a set can hold; None for others."""
+    tag, parts = _opened(node)
+    if not parts:
+        return tag
+    if type(node) is not tuple or not levels or len(parts) > _WIDTH:
+        return None
+    frozen = tuple(_frozen(part, levels - 1) for part in parts)
+    return None if None in frozen else frozen
 
 
 def _array(array: ArrayValue) -> tuple[Hashable, _Parts]:
-    values = [_opened(value)[0] for value in array.values() or ()]
-    return ("array", array.dtype, array.shape, array.is_fortran, *values), []
+    values = array.values()
+    if values is None:
+        # Text and the like: as it is kept.
+        return ("array", array.dtype, array.shape, array.byteorder, array.data), []
+    tags = [_opened(value)[0] for value in values]
+    return ("array", array.dtype, array.shape, array.is_fortran, *tags), []
 
 
 def _object(node: Opaque) -> tuple[Hashable, _Parts]:
@@ -136,10 +174,11 @@ def _object(node: Opaque) -> tuple[Hashable, _Parts]:
     args = node.args[1:] if node.args and node.args[0] is node.type else node.args
     rest = [node.kwargs, node.state, node.listed, node.added]
     if mapping and node.type is not None:
-        tag, values = _mapping(node.type, mapping)
+        tag, values = _mapping(_spelled(node.type), mapping)
         return tag, [*rest, *values]
-    callee = [] if node.type is not None else [node.callee]
-    return (Opaque, node.type, node.has_state), [*callee, *args, *rest]
+    if node.type is None:
+        return (Opaque, node.has_state), [node.callee, *args, *rest]
+    return (Opaque, _spelled(node.type), node.has_state), [*args, *rest]
 
 
 def _reference(node: Node) -> tuple[Hashable, _Parts]:

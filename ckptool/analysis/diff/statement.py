@@ -13,16 +13,22 @@ __all__ = ["Facts", "state"]
 
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 _NAMED: Final = 3
+_IDENTICAL: Final = "identical"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
-    """All that was compared; `prefix` is what was taken from names, empty where nothing was."""
+    """All that was compared.
+
+    `prefix` is what was taken from names, empty where nothing was. `is_filtered` says that only
+    some tensors were asked for.
+    """
 
     entries: Sequence[TensorDiff]
     leaves: Sequence[LeafDiff]
     prefix: str
     is_quick: bool
+    is_filtered: bool
 
     def of(self, *changes: Change) -> list[TensorDiff]:
         """Return the tensors with these changes."""
@@ -35,7 +41,12 @@ class Facts:
 
 def state(facts: Facts) -> str:
     """Say what changed from A to B, by the first rule that has a word for it."""
-    return next(said for rule in _RULES if (said := rule(facts)) is not None)
+    said = next(said for rule in _RULES if (said := rule(facts)) is not None)
+    if facts.prefix:
+        said += (
+            f"{' but for' if said == _IDENTICAL else ', apart from'} the prefix {facts.prefix!r}"
+        )
+    return f"{said} ({_tensors(len(facts.entries))} asked for)" if facts.is_filtered else said
 
 
 # Rules, the plainest first ---------------------------------------------------------------------
@@ -49,9 +60,7 @@ def _nothing(facts: Facts) -> str | None:
         return "the same within the tolerance"
     if "equal-values" in verdicts:
         return "identical but for the signs of zeros"
-    if facts.is_quick:
-        return "identical as far as recorded CRCs and sizes tell"
-    return f"identical but for the prefix {facts.prefix!r}" if facts.prefix else "identical"
+    return "identical as far as recorded CRCs and sizes tell" if facts.is_quick else _IDENTICAL
 
 
 def _leaves_alone(facts: Facts) -> str | None:
@@ -62,9 +71,9 @@ def _leaves_alone(facts: Facts) -> str | None:
         return "only metadata differs"
     changed, others = facts.leaves_of("changed"), facts.leaves_of("added", "removed")
     if changed and not others and len(changed) <= _NAMED:
-        names = _listed([leaf.path for leaf in changed])
-        return f"only {names} {'differs' if len(changed) == 1 else 'differ'}"
-    return _joined(f"all {_tensors(len(facts.entries))} the same", _about_leaves(facts))
+        return f"only {_with_verb([leaf.path for leaf in changed])}"
+    same = f"all {_tensors(len(facts.entries))} the same" if facts.entries else ""
+    return _joined(same, _about_leaves(facts))
 
 
 def _renamed(facts: Facts) -> str | None:
@@ -100,13 +109,19 @@ def _one_sort(facts: Facts) -> str | None:
     changed = facts.of("changed")
     if not changed or facts.of("added", "removed", "moved"):
         return None
-    for is_of_sort, name in _SORTS:
-        if all(map(is_of_sort, changed)) and not all(map(is_of_sort, facts.entries)):
-            verb = "differ" if name.endswith("s") else "differs"
-            return _joined(f"only {name} {verb}", _about_leaves(facts))
-    if len(changed) == 1 and len(facts.entries) > 1:
-        return _joined(f"only {changed[0].label} differs", _about_leaves(facts))
-    return None
+    only = [
+        name
+        for is_of_sort, name in _SORTS
+        if all(map(is_of_sort, changed)) and not all(map(is_of_sort, facts.entries))
+    ]
+    if not only and len(changed) == 1 and len(facts.entries) > 1:
+        only = [changed[0].label]
+    if not only:
+        return None
+    paths = [leaf.path for leaf in facts.leaves_of("changed") if leaf.part != METADATA]
+    if len(paths) < _NAMED and len(paths) == len(facts.leaves_of(*_DIFFERENT)):
+        return f"only {_with_verb([only[0], *paths])}"
+    return _joined(f"only {_with_verb(only[:1])}", _about_leaves(facts))
 
 
 def _in_numbers(facts: Facts) -> str | None:
@@ -119,6 +134,8 @@ def _in_numbers(facts: Facts) -> str | None:
     ]
     if not both:
         said = "no tensor is in both"
+    elif not changed:
+        return _joined(*counts, f"the other {_tensors(both)} unchanged", _about_leaves(facts))
     elif not same:
         said = f"all {_tensors(both)} changed" if both > 1 else f"{changed[0].label} changed"
     else:
@@ -128,18 +145,23 @@ def _in_numbers(facts: Facts) -> str | None:
 
 
 def _whereabouts(changed: Sequence[TensorDiff], same: Sequence[TensorDiff]) -> str:
-    """What has changed, as far as few words say it: sorts of tensors, and where the others are."""
-    sorts = [name for is_of_sort, name in _PLAIN_SORTS if any(map(is_of_sort, changed))]
-    others = [one for one in changed if not any(is_of(one) for is_of, _ in _PLAIN_SORTS)]
-    above = _common_module(others)
-    if above and all(one.label.startswith(f"{above}.") for one in same):
-        above = ""
+    """Where the changes are: in one module, or in some sorts of tensors and elsewhere."""
+    if above := _module_of(changed, same):
+        return f"all changes under {above}"
+    sorts = [
+        name
+        for is_of_sort, name in _PLAIN_SORTS
+        if any(map(is_of_sort, changed)) and not any(map(is_of_sort, same))
+    ]
+    told = [is_of for is_of, name in _PLAIN_SORTS if name in sorts]
+    others = [one for one in changed if not any(is_of(one) for is_of in told)]
     if not sorts:
-        return f"all changes under {above}" if above else ""
+        return ""
     if others:
+        above = _module_of(others, same)
         where = f" under {above}" if above else ""
         sorts.append(f"{_counted(len(others), 'tensor' if where else 'other tensor')}{where}")
-    return f"{_listed(sorts)} differ"
+    return _with_verb(sorts)
 
 
 _DIFFERENT: Final[tuple[Change, ...]] = ("changed", "added", "removed")
@@ -161,11 +183,12 @@ _PLAIN_SORTS: Final[tuple[tuple[Callable[[TensorDiff], bool], str], ...]] = (
     (_is_statistic, "BatchNorm statistics"),
     (lambda one: one.role == "optimizer", "the optimizer"),
 )
-_SORTS: Final = (
+_SORTS: Final[tuple[tuple[Callable[[TensorDiff], bool], str], ...]] = (
     *_PLAIN_SORTS,
     (lambda one: one.role == "buffer", "buffers"),
     (lambda one: one.role == "parameter", "parameters"),
 )
+_PLURALS: Final = ("BatchNorm statistics", "buffers", "parameters")
 
 
 # Words -----------------------------------------------------------------------------------------
@@ -188,8 +211,16 @@ def _listed(names: Sequence[str]) -> str:
     shown = list(names[:_NAMED])
     if len(names) > _NAMED:
         shown.append(f"{len(names) - _NAMED:,} more")
+    if not shown:
+        return ""
     *first, last = shown
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def _with_verb(names: Sequence[str]) -> str:
+    """`epoch differs`, `buffers differ`, `epoch and lr differ`."""
+    is_one = len(names) == 1 and names[0] not in _PLURALS
+    return f"{_listed(names)} {'differs' if is_one else 'differ'}"
 
 
 def _cast(changed: Collection[TensorDiff], facts: Facts, is_reverse: bool) -> str:
@@ -244,22 +275,27 @@ def _parts_of(facts: Facts, gone: Change) -> list[str]:
 
 def _about_leaves(facts: Facts, but: Change | None = None) -> str:
     """What differs besides the tensors; not what is said already of the larger file."""
-    leaves = [
-        leaf for leaf in facts.leaves_of(*_DIFFERENT) if leaf.change != but or leaf.part == METADATA
-    ]
-    paths = [leaf.path for leaf in leaves if leaf.part != METADATA]
     said = []
-    if len(paths) > _NAMED:
-        said.append(f"{len(paths):,} other values differ")
-    elif paths:
-        said.append(f"{_listed(paths)} {'differs' if len(paths) == 1 else 'differ'}")
-    if len(paths) < len(leaves):
+    for change, one, many in (
+        ("changed", "differs", "differ"),
+        ("removed", "is only in A", "are only in A"),
+        ("added", "is only in B", "are only in B"),
+    ):
+        leaves = [leaf for leaf in facts.leaves if leaf.change == change and change != but]
+        paths = [leaf.path for leaf in leaves if leaf.part != METADATA]
+        others = "other values" if facts.entries else "values"
+        names = f"{len(paths):,} {others}" if len(paths) > _NAMED else _listed(paths)
+        if paths:
+            said.append(f"{names} {one if len(paths) == 1 else many}")
+    if any(leaf.part == METADATA for leaf in facts.leaves_of(*_DIFFERENT)):
         said.append("metadata differs")
-    return "; ".join(said)
+    return _joined(*said)
 
 
-def _common_module(changed: Sequence[TensorDiff]) -> str:
-    """The module that all changes are in, empty where there is none."""
+def _module_of(changed: Sequence[TensorDiff], same: Sequence[TensorDiff]) -> str:
+    """The module that all changes are in, empty where all that is the same is in it too."""
     modules = [one.label.split(".")[:-1] for one in changed]
     alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))
-    return ".".join(parts[0] for parts in alike)
+    above = ".".join(parts[0] for parts in alike)
+    is_everywhere = all(one.label.startswith(f"{above}.") for one in same)
+    return "" if is_everywhere else above
