@@ -21,7 +21,7 @@ from ckptool.analysis.diff.equality import are_same_bytes, is_same_stream
 from ckptool.analysis.diff.tensor_pair import TensorPair
 from ckptool.analysis.progress import UNWATCHED
 from tests import builders, oracle
-from tests.analysis.diff.pairs import compare_files, compare_saved
+from tests.analysis.diff.tensor_pairs import compare_files, compare_saved
 from tests.builders import Storage, Tensor, ZipRecord, torch_records, torch_zip
 
 NUMEL: Final = 3000

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ckptool import Figures, TensorDiff, values
 from ckptool.analysis.diff import equality, steps, tally
 from tests import builders, strategies
-from tests.analysis.diff.pairs import NUMBERS, compare, compare_all, compare_files
+from tests.analysis.diff.tensor_pairs import NUMBERS, compare, compare_all, compare_files
 from tests.builders import Tensor, torch_zip
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf")

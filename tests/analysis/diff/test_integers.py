@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ckptool.analysis.diff.integers import distances, is_exact_in_float64, unequal
-from tests.analysis.diff.pairs import compare
+from tests.analysis.diff.tensor_pairs import compare
 
 LONG: Final = ("int64", "uint64")
 OTHERS: Final = ("int8", "uint8", "int32", "uint32", "bool", "float16", "float32", "float64")

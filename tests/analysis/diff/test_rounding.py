@@ -18,7 +18,7 @@ from torch import Tensor
 from ckptool.analysis.diff import steps, tally
 from ckptool.analysis.diff.rounding import candidates_for, magnitude_of, rounded_to
 from ckptool.tensors.dtypes import DTYPES
-from tests.analysis.diff.pairs import compare
+from tests.analysis.diff.tensor_pairs import compare
 
 EIGHTS: Final = (
     "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu",

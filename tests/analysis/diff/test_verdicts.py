@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ckptool import Figures
 from tests import oracle
-from tests.analysis.diff.pairs import NUMBERS, compare, compare_all, of_dtype
+from tests.analysis.diff.tensor_pairs import NUMBERS, compare, compare_all, of_dtype
 
 # torch warns of complex32, of sparse, quantized and nested tensors, and of how it saves them.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -25,7 +25,7 @@ from ckptool import LimitExceededError
 from ckptool.analysis.diff.sameness import Sameness
 from ckptool.pickling.reader import read_pickle
 from tests import builders, strategies
-from tests.analysis.diff_structure.pairs import changed_leaves, changes, compared
+from tests.analysis.diff.comparing import changed_leaves, changes, compared
 from tests.builders import Call, Global, to_pickle, torch_zip
 from tests.oracle import TREES, WRITERS
 

@@ -16,7 +16,7 @@ from ckptool.analysis import fingerprint
 from ckptool.analysis.diff import moved as moving
 from ckptool.classification.roles import ClassifiedEntry
 from tests import builders
-from tests.analysis.diff_structure.pairs import changes, compared, mirrored, placed
+from tests.analysis.diff.comparing import changes, compared, mirrored, placed
 from tests.builders import torch_zip
 
 

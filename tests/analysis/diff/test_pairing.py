@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ckptool import AmbiguousRootError, Diff, EntryNotFoundError
 from tests import builders, strategies
-from tests.analysis.diff_structure.pairs import (
+from tests.analysis.diff.comparing import (
     changed_leaves,
     changes,
     compared,

@@ -13,7 +13,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from tests import strategies
-from tests.analysis.diff_structure.pairs import compared
+from tests.analysis.diff.comparing import compared
 from tests.builders import torch_zip
 
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
