@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -59,7 +60,10 @@ class _Child:
 
     def __init__(self, work: Callable[[], Sequence[Any]]) -> None:
         self._pipe, into = os.pipe()
-        self._pid = os.fork()
+        with warnings.catch_warnings():
+            # Python counts the threads that linear algebra libraries start and leave idle.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._pid = os.fork()
         if self._pid == 0:
             _work_and_exit(work, into)
         os.close(into)

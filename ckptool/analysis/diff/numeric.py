@@ -23,6 +23,8 @@ __all__ = ["Comparison", "Measured", "Scale", "measure"]
 
 # Another process is there and gone in the time that some megabytes take.
 _WORTH_A_PROCESS: Final = 1 << 27
+# Memory does not give more of them numbers fast enough.
+_MOST_PROCESSES: Final = 8
 # Numbers whose squares add up to less than that, or to more than float64 has, are scaled.
 _LEAST: Final = 1e-250
 
@@ -57,7 +59,7 @@ def measure(
     What both sides repeat alike is read once, and counted as often as it stands there.
     """
     nbytes = sum(comparison.pair.nbytes for comparison in comparisons)
-    processes = min(processes, len(comparisons))
+    processes = min(processes, len(comparisons), _MOST_PROCESSES)
     if processes < 2 or nbytes < _WORTH_A_PROCESS or not can_fork():
         return _measure(comparisons, tolerance, progress)
 
