@@ -175,11 +175,12 @@ def _elements(line: Fold[TensorDiff]) -> str:
     if None in counts or None in elements:
         return ""
     changed, whole = (sum(count or 0 for count in numbers) for numbers in (counts, elements))
-    if changed == whole:
-        return "all"
+    if changed in (0, whole):
+        return "all" if changed else "0"
     if whole < _COUNTED:
         return f"{changed:,} of {whole:,}"
-    return f"{100 * changed / whole:.2f} %" if changed / whole >= 0.0001 else "< 0.01 %"
+    # Neither none nor all of them, as rounding would have it.
+    return f"{min(max(100 * changed / whole, 0.01), 99.99):.2f} %"
 
 
 def _largest(figures: Sequence[float | None], times: str = "") -> str:
