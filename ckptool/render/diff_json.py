@@ -27,7 +27,7 @@ def diff_document(found: Diff) -> dict[str, Any]:
         },
         "entries": [_entry(one) for one in found.entries],
         "leaves": [_leaf(leaf) for leaf in found.leaves],
-        "unchanged": list(found.unchanged),
+        "unchanged": None if found.unchanged is None else list(found.unchanged),
         "warnings": [*found.warnings, *found.notes],
     }
 
@@ -43,7 +43,7 @@ def _side(side: Side) -> dict[str, Any]:
 
 
 def _entry(one: TensorDiff) -> dict[str, Any]:
-    figures = one.figures
+    figures, values = one.figures, one.values
     return {
         "name": one.name,
         "path_a": _path(one.a),
@@ -54,7 +54,7 @@ def _entry(one: TensorDiff) -> dict[str, Any]:
         "certain": one.best.is_certain,
         "change": one.change,
         "verdict": one.verdict,
-        "rounded_to": None if one.values is None else one.values.rounded_to,
+        "rounded_to": None if values is None else values.rounded_to,
         "dtype": list(one.dtypes),
         "shape": [_shape(one.a), _shape(one.b)],
         "elements": one.elements,
@@ -65,6 +65,7 @@ def _entry(one: TensorDiff) -> dict[str, Any]:
         "cosine": plain(figures.cosine),
         "nan": list(figures.nan),
         "inf": list(figures.inf),
+        "numbers": None if values is None else plain(values.numbers),
     }
 
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ckptool.analysis.diff.result import Change, TensorDiff
+from ckptool.analysis.diff.result import Change, Number, TensorDiff
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.natural import natural_count
@@ -24,7 +24,7 @@ _NARROWEST_NAME: Final = 24
 _ARROW: Final = " -> "
 # Shape and dtype seldom tell what changed, and the bar says what the figure beside it says.
 _DISPENSABLE: Final = (3, 2, 7, 4)
-_COUNTED: Final = 100_000
+_COUNTED: Final = 1_000
 _COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
     ("name", "left"),
     ("change", "left"),
@@ -93,10 +93,15 @@ def _looks(one: TensorDiff) -> tuple[object, ...]:
     return one.role, one.verdict, _rounded_to(one), *_dtypes(one), *dimensions
 
 
-def _distance(line: Fold[TensorDiff]) -> tuple[bool, float]:
-    """What is sorted by: what cannot be measured first, then the largest relative change."""
+def _distance(line: Fold[TensorDiff]) -> tuple[bool, bool, bool, float, float]:
+    """What is sorted by: what is in the root, what is no number any more, what cannot be measured.
+
+    Then the largest relative change, and where A is zero the largest change.
+    """
     is_measured = all(one.figures.rel_l2 is not None for one in line.members)
-    return not is_measured, _relative(line)
+    largest = max(one.figures.max_abs or 0.0 for one in line.members)
+    is_inside = line.members[0].part is None
+    return is_inside, _loses_numbers(line), not is_measured, _relative(line), largest
 
 
 def _relative(line: Fold[TensorDiff]) -> float:
@@ -157,6 +162,12 @@ def _change(line: Fold[TensorDiff]) -> str:
     one = line.members[0]
     rounded_to = _rounded_to(one)
     said = [f"rounded to {rounded_to}" if rounded_to else str(one.verdict)]
+    if one.values is not None and one.values.a_rounded_to is not None:
+        said = [f"A is rounded to {one.values.a_rounded_to}"]
+    if numbers := {member.values and member.values.numbers for member in line.members}:
+        pair = numbers.pop()
+        if pair and not numbers:
+            said.append(_arrow(*map(_number, pair)))
     for name, counts in (
         ("NaN", [member.figures.nan for member in line.members]),
         ("inf", [member.figures.inf for member in line.members]),
@@ -169,6 +180,16 @@ def _change(line: Fold[TensorDiff]) -> str:
     return ", ".join(said)
 
 
+def _number(number: Number) -> str:
+    return f"{number:.6g}" if isinstance(number, float) else f"{number}"
+
+
+def _loses_numbers(line: Fold[TensorDiff]) -> bool:
+    """Whether there is NaN or infinity where there was none."""
+    counts = [count for one in line.members for count in (one.figures.nan, one.figures.inf)]
+    return any((after or 0) > (before or 0) for before, after in counts)
+
+
 def _elements(line: Fold[TensorDiff]) -> str:
     counts = [one.figures.changed_elements for one in line.members]
     elements = [one.elements for one in line.members]
@@ -177,7 +198,7 @@ def _elements(line: Fold[TensorDiff]) -> str:
     changed, whole = (sum(count or 0 for count in numbers) for numbers in (counts, elements))
     if changed in (0, whole):
         return "all" if changed else "0"
-    if whole < _COUNTED:
+    if min(changed, whole - changed) < _COUNTED or whole < 100 * _COUNTED:
         return f"{changed:,} of {whole:,}"
     # Neither none nor all of them, as rounding would have it.
     return f"{min(max(100 * changed / whole, 0.01), 99.99):.2f} %"
@@ -187,7 +208,8 @@ def _largest(figures: Sequence[float | None], times: str = "") -> str:
     known = [figure for figure in figures if figure is not None]
     if not known:
         return ""
-    return f"{'<= ' if times else ''}{max(known):.3g}"
+    largest = max(known)
+    return f"{'<= ' if times and largest else ''}{largest:.3g}"
 
 
 def _bar(size: float, most: float) -> str:

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ckptool.analysis.diff.result import Change, Diff, LeafDiff, Side, TensorDiff
+from ckptool.analysis.diff.result import METADATA, Change, Diff, LeafDiff, Side, TensorDiff
 from ckptool.classification.roles import Role
 from ckptool.pickling.nodes import Node
 from ckptool.render.diff_table import compared_table, dtypes_text, shapes_text
@@ -24,6 +24,7 @@ __all__ = ["diff_view"]
 
 _LEAVES_SHOWN: Final = 20
 _LEAF_CHARACTERS: Final = 200
+_CHANGES_OF_A_PART: Final = 50
 _ROLES: Final[dict[Role, str]] = {
     "parameter": "parameters",
     "buffer": "buffers",
@@ -59,7 +60,7 @@ def diff_view(
     leaves = [leaf for leaf in found.leaves if leaf.change != "same"]
     if leaves:
         parts += ["", *_leaves(leaves, unfold, shorten=width is not None and not unfold)]
-    if found.unchanged:
+    if found.unchanged is not None:
         parts += ["", _unchanged(found.unchanged)]
     return Group(*parts)
 
@@ -135,12 +136,16 @@ def _leaves(leaves: Sequence[LeafDiff], unfold: bool, shorten: bool) -> Iterator
 def _leaf_rows(
     leaves: Sequence[LeafDiff], unfold: bool, shorten: bool
 ) -> Iterator[tuple[str, str, str]]:
-    """Path, change and value of each leaf; a part that only one file has is one line."""
+    """Path, change and value of each leaf.
+
+    A part that only one file has is one line, and so are the changes of a part that are too many.
+    """
     sizes = Counter((leaf.part, leaf.change) for leaf in leaves)
     told: set[tuple[str | None, Change]] = set()
     for leaf in leaves:
         part = leaf.part, leaf.change
-        if leaf.change == "changed" or leaf.part is None or sizes[part] == 1 or unfold:
+        most = _CHANGES_OF_A_PART if leaf.change == "changed" else 1
+        if leaf.part is None or sizes[part] <= most or unfold:
             yield visible(leaf.path), leaf.change, _leaf_value(leaf, shorten)
         elif part not in told:
             told.add(part)
@@ -148,6 +153,10 @@ def _leaf_rows(
 
 
 def _leaf_value(leaf: LeafDiff, shorten: bool) -> str:
+    if leaf.path == METADATA:
+        # All that a root says of its modules; what the other one lacks.
+        modules = leaf.a if leaf.change == "removed" else leaf.b
+        return f"of {natural_count(len(modules), 'module')}"
     if leaf.change == "changed":
         return f"{_leaf(leaf.a, shorten)} -> {_leaf(leaf.b, shorten)}"
     return _leaf(leaf.a if leaf.change == "removed" else leaf.b, shorten)
@@ -161,7 +170,12 @@ def _leaf(node: Node, shorten: bool) -> str:
 
 
 def _unchanged(names: Sequence[str]) -> Text:
+    """Whether what should have changed did; what did not, one line each, layers folded."""
+    if not names:
+        return Text("everything that should have changed did", "bold green")
     count = natural_count(len(names), "tensor")
-    folded = fold(names, name_of=lambda name: name, alike=lambda _: None)
-    listed = ", ".join(visible(line.label) for line in folded)
-    return Text(f"{count} should have changed and did not: {listed}", "bold red")
+    text = Text(f"{count} should have changed and did not", "bold red")
+    for line in fold(names, name_of=lambda name: name, alike=lambda _: None):
+        times = f"  x{len(line.members)}" if len(line.members) > 1 else ""
+        text.append(f"\n{visible(line.label)}", "not bold default").append(times, "bold default")
+    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from ckptool.analysis.diff.alike import most_alike
 from ckptool.analysis.diff.leaves import compare_leaves, compare_metadata
 from ckptool.analysis.diff.moved import find_moved
 from ckptool.analysis.diff.pairing import Places, choose_roots, pair_up
@@ -24,6 +25,7 @@ from ckptool.analysis.overview import Contents, list_contents
 from ckptool.analysis.progress import UNWATCHED, Progress
 from ckptool.analysis.selection import check_patterns, name_matcher, select
 from ckptool.checkpoint.opening import Checkpoint
+from ckptool.checkpoint.roots import shortened
 from ckptool.classification.reconcile import Prefixes, Shapes, reconcile
 
 if TYPE_CHECKING:
@@ -74,24 +76,26 @@ def diff(
     tolerance = Tolerance(atol, rtol) if atol or rtol else None
     located = find_moved(paired, quick, progress)
     entries = tuple(_with_values(located, tolerance, quick, processes, progress))
+    against_crc = [one.label for one in entries if one.values and one.values.is_against_crc]
     leaves: list[LeafDiff] = []
-    notes = [*([_QUICK] if quick else []), *_left_out(*places)]
+    notes = [*([_QUICK] if quick else []), *_foreign(sides), *_other_prefixes(sides)]
+    notes += _left_out(*places)
     if not patterns and not roles:
         leaves += compare_leaves(*places)
         metadata, more = compare_metadata(*places)
         leaves += metadata
         notes += more
-    prefix = sides[0].prefix or sides[1].prefix
-    facts = Facts(entries, leaves, prefix, quick, is_filtered=bool(patterns or roles))
+    prefixes = sides[0].prefix, sides[1].prefix
+    facts = Facts(entries, leaves, prefixes, quick, is_filtered=bool(patterns or roles))
     return Diff(
         *sides,
         entries,
         tuple(leaves),
         state(facts),
-        tuple(_warnings(sides)),
+        tuple(_warnings(sides, against_crc)),
         tuple(notes),
         quick,
-        tuple(_unchanged(entries, must_change)),
+        tuple(_unchanged(entries, must_change)) if must_change else None,
     )
 
 
@@ -104,10 +108,15 @@ def _sides(
     # With a model, it is the model that says which root is meant.
     left, right = list_contents(a, model=model), list_contents(b, model=model)
     a, b = left.checkpoint, right.checkpoint
-    prefixes = Prefixes()
+    prefixes = [Prefixes()]
     if a.root is not None and b.root is not None and not exact_names:
         prefixes = reconcile(_shapes(left), _shapes(right))
-    return Side(left, prefixes.a), Side(right, prefixes.b)
+    of_a, of_b = prefixes[0] if len(prefixes) == 1 else most_alike(left, right, prefixes)
+    others = [found for found in prefixes if found != (of_a, of_b)]
+    return (
+        Side(left, of_a, tuple(found.a for found in others if found.a != of_a)),
+        Side(right, of_b, tuple(found.b for found in others if found.b != of_b)),
+    )
 
 
 def _places(a: Side, b: Side) -> tuple[Places, Places]:
@@ -124,12 +133,26 @@ def _places(a: Side, b: Side) -> tuple[Places, Places]:
     )
 
 
+def _other_prefixes(sides: Sequence[Side]) -> Iterator[str]:
+    for label, side in zip("AB", sides, strict=True):
+        for prefix in side.other_prefixes:
+            yield f"as many names of {label} are the same without {prefix!r}"
+
+
 def _left_out(a: Places, b: Places) -> Iterator[str]:
     left_out = [
         f"{path} of {side}" for side, path in (("A", a.left_out), ("B", b.left_out)) if path
     ]
     if left_out:
         yield f"{' and '.join(left_out)} {'was' if len(left_out) == 1 else 'were'} not compared"
+
+
+def _foreign(sides: Sequence[Side]) -> Iterator[str]:
+    """Yield which file has nothing of the model that its tensors were held against."""
+    for label, side in zip("AB", sides, strict=True):
+        match = side.contents.match
+        if match is not None and not match.alignment.matched:
+            yield f"no name of {label} is in the model {match.model.spec.source}"
 
 
 def _shapes(contents: Contents) -> Shapes:
@@ -157,7 +180,7 @@ def _paired(sides: Sequence[Side], places: Sequence[Places]) -> Iterator[TensorD
         name = place.name if place.begin == "state_dict" else best.name
         change: Change = "added" if a is None else "removed" if b is None else "same"
         part = places[0 if best is a else 1].part_of(best.entry, place)
-        yield TensorDiff(place.name, name, best, a, b, change, part=part)
+        yield TensorDiff(place.label, name, best, a, b, change, part=part)
 
 
 def _with_values(
@@ -183,8 +206,13 @@ def _with_values(
         yield one._replace(values=values, change="same" if is_same else "changed")
 
 
-def _warnings(sides: Sequence[Side]) -> Iterator[str]:
+def _warnings(sides: Sequence[Side], against_crc: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with the files themselves."""
+    if against_crc:
+        yield (
+            f"the bytes of {shortened(against_crc)} differ though the recorded CRCs do not: one "
+            "file is damaged; ckptool check tells which"
+        )
     for side in sides:
         checkpoint = side.contents.checkpoint
         yield from (f"{checkpoint.path}: {warning}" for warning in checkpoint.container.warnings)
@@ -192,8 +220,6 @@ def _warnings(sides: Sequence[Side]) -> Iterator[str]:
 
 def _unchanged(entries: Sequence[TensorDiff], patterns: Sequence[str]) -> Iterator[str]:
     """Yield what should have other values and has the same: moved, cast or rounded at most."""
-    if not patterns:
-        return
     is_wanted = name_matcher(patterns)
     for one in entries:
         is_kept = one.change in ("same", "moved") or one.verdict in ("dtype", "rounded")

@@ -35,7 +35,7 @@ def compare_leaves(a: Places, b: Places) -> Iterator[LeafDiff]:
     with_strings = formats == {_SAFETENSORS} or _SAFETENSORS not in formats
     sameness = _sameness(a, b)
     for place, left, right in pair_up(_leaves(a, with_strings), _leaves(b, with_strings)):
-        yield _compared(place.name, left, right, sameness)
+        yield _compared(place.label, left, right, sameness)
 
 
 def _sameness(a: Places, b: Places) -> Sameness:

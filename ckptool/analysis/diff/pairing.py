@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.opening import Checkpoint
-from ckptool.checkpoint.roots import shortened
+from ckptool.checkpoint.roots import Root, shortened
 from ckptool.checkpoint.state_dict import StateDict, state_dict_of, state_dicts_of
 from ckptool.checkpoint.training import TrainingKind
 from ckptool.classification.reconcile import Shapes, reconcile
@@ -32,6 +32,11 @@ class Place(NamedTuple):
     def name(self) -> str:
         """How it is shown: a name in the state_dict as it is, anything else as a key path."""
         return str(self.keys[0]) if self.begin == "state_dict" else display(self.keys)
+
+    @property
+    def label(self) -> str:
+        """The name as it is shown; the top of the file has none."""
+        return self.name or "/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +123,14 @@ def pair_up(
 def choose_roots(a: Checkpoint, b: Checkpoint) -> tuple[Checkpoint, Checkpoint]:
     """Return both with a root, where one can be chosen: in doubt, the one most like the other's.
 
-    Where several fit in both, none is chosen in either, and all stands under its key path. Raises
-    AmbiguousRootError where two are equally like the other file's.
+    Of several that are, it is the one under the same key path. Where several fit in both, none is
+    chosen in either, and all stands under its key path. Raises AmbiguousRootError where two are
+    equally like the other file's.
     """
     if a.root is None and b.root is not None:
-        with about(a.path):
-            return _fitted(a, state_dict_of(b, b.root), "--root-a"), b
+        return _fitted(a, b, b.root, "--root-a"), b
     if b.root is None and a.root is not None:
-        with about(b.path):
-            return a, _fitted(b, state_dict_of(a, a.root), "--root-b")
+        return a, _fitted(b, a, a.root, "--root-b")
     return a, b
 
 
@@ -134,28 +138,27 @@ def _shapes_of(state: StateDict) -> Shapes:
     return {name: tensor.shape for name, tensor in state.tensors.items() if tensor is not None}
 
 
-def _fitted(checkpoint: Checkpoint, other: StateDict, option: str) -> Checkpoint:
+def _fitted(checkpoint: Checkpoint, other: Checkpoint, like: Root, option: str) -> Checkpoint:
     if not checkpoint.roots:
         return checkpoint
-    wanted = _shapes_of(other)
+    wanted = _shapes_of(state_dict_of(other, like))
     likeness = {
         root.keys: _likeness(_shapes_of(state), wanted)
         for root, state in state_dicts_of(checkpoint, checkpoint.roots)
     }
     most = max(likeness.values())
     best = [root for root in checkpoint.roots if likeness[root.keys] == most]
+    best = [root for root in best if root.keys == like.keys] or best
     if len({id(root.node) for root in best}) > 1:
         paths = [root.path for root in best]
-        raise AmbiguousRootError(
-            "fit the other file equally well",
-            roots=paths,
-            hint=f"choose one with {option}: {shortened(paths)}",
-        )
+        hint = f"choose one with {option}: {shortened(paths)}"
+        with about(checkpoint.path):
+            raise AmbiguousRootError("fit the other file equally well", roots=paths, hint=hint)
     return checkpoint.with_root(best[0])
 
 
 def _likeness(found: Shapes, wanted: Shapes) -> int:
     """How many names two state_dicts share, whatever prefix is before them."""
-    prefixes = reconcile(found, wanted)
+    prefixes = reconcile(found, wanted)[0]
     names = {name.removeprefix(prefixes.a) for name in found}
     return len(names & {name.removeprefix(prefixes.b) for name in wanted})

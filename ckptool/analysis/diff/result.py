@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 Change: TypeAlias = Literal["same", "changed", "added", "removed", "moved"]
+Number: TypeAlias = bool | int | float | complex
+
 METADATA: Final = "_metadata"
 """The part that leaves of a state_dict's own `_metadata` belong to."""
 
@@ -64,12 +66,16 @@ class Values(NamedTuple):
     """The verdict on two tensors' values.
 
     `rounded_to` is the name of a dtype where B is A rounded to it, `a_rounded_to` where A is B.
+    `numbers` are those of A and B where each has only one and they differ. `is_against_crc` says
+    that the bytes differ though the recorded CRCs do not.
     """
 
     verdict: Verdict
     figures: Figures = Figures()
     rounded_to: str | None = None
     a_rounded_to: str | None = None
+    numbers: tuple[Number, Number] | None = None
+    is_against_crc: bool = False
 
 
 EQUAL: Final = Values("equal", Figures(0, 0.0, 0.0, 0.0))
@@ -159,10 +165,14 @@ class LeafDiff(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Side:
-    """One of the two checkpoints; `prefix` was taken from its names that begin with it."""
+    """One of the two checkpoints; `prefix` was taken from its names that begin with it.
+
+    Without one of `other_prefixes` as many names would be the same.
+    """
 
     contents: Contents
     prefix: str
+    other_prefixes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -172,7 +182,7 @@ class Diff:
     `entries` are in A's order, those that only B has behind them; so are the `leaves`. `statement`
     says it in one line. `warnings` are those of both files, `notes` what is worth knowing of the
     comparison. `is_quick` says that recorded CRCs decided. `unchanged` are the names that should
-    have changed and did not.
+    have changed and did not, None where none had to.
     """
 
     a: Side
@@ -183,7 +193,7 @@ class Diff:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     is_quick: bool = False
-    unchanged: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] | None = None
 
     def count(self, change: Change) -> int:
         """Return how many tensors there are of one sort of change."""

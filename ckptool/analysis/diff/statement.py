@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,19 +15,20 @@ __all__ = ["Facts", "state"]
 _STATISTICS: Final = ("running_mean", "running_var", "num_batches_tracked")
 _NAMED: Final = 3
 _IDENTICAL: Final = "identical"
+_DEEPEST_MODULE: Final = 12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """All that was compared.
 
-    `prefix` is what was taken from names, empty where nothing was. `is_filtered` says that only
+    `prefixes` are what was taken from the names of A and of B. `is_filtered` says that only
     some tensors were asked for.
     """
 
     entries: Sequence[TensorDiff]
     leaves: Sequence[LeafDiff]
-    prefix: str
+    prefixes: tuple[str, str]
     is_quick: bool
     is_filtered: bool
 
@@ -42,11 +44,26 @@ class Facts:
 def state(facts: Facts) -> str:
     """Say what changed from A to B, by the first rule that has a word for it."""
     said = next(said for rule in _RULES if (said := rule(facts)) is not None)
-    if facts.prefix:
-        said += (
-            f"{' but for' if said == _IDENTICAL else ', apart from'} the prefix {facts.prefix!r}"
-        )
+    prefixes = [
+        f"the prefix {prefix!r} of {side}"
+        for side, prefix in zip("AB", facts.prefixes, strict=True)
+        if prefix
+    ]
+    if prefixes:
+        but = " but for" if said == _IDENTICAL else ", apart from"
+        said += f"{but} {_listed(prefixes)}"
+    said = _joined(said, _not_finite(facts, "NaN", "nan"), _not_finite(facts, "infinity", "inf"))
     return f"{said} ({_tensors(len(facts.entries))} asked for)" if facts.is_filtered else said
+
+
+def _not_finite(facts: Facts, what: str, figure: str) -> str:
+    """Where numbers became what none should be."""
+    where = []
+    for one in facts.of("changed"):
+        before, after = getattr(one.figures, figure)
+        if (after or 0) > (before or 0):
+            where.append(one.label)
+    return f"{what} appeared in {_listed(where)}" if where else ""
 
 
 # Rules, the plainest first ---------------------------------------------------------------------
@@ -125,42 +142,49 @@ def _one_sort(facts: Facts) -> str | None:
 
 
 def _in_numbers(facts: Facts) -> str | None:
-    changed, same = facts.of("changed"), facts.of("same")
-    both = len(changed) + len(same)
+    same = facts.of("same")
+    cast = [one for one in facts.of("changed") if _cast_of(one) is not None]
+    changed = [one for one in facts.of("changed") if _cast_of(one) is None]
+    both = len(changed) + len(same) + len(cast)
+    casts = Counter(map(_cast_of, cast))
+    said = [f"{count:,} of {_tensors(both)} {how}" for how, count in casts.items()]
+    where = _whereabouts(changed, [*same, *cast])
     counts = [
         f"{len(found):,} {change}"
         for change in ("added", "removed", "moved")
         if (found := facts.of(change))
     ]
     if not both:
-        said = "no tensor is in both"
-    elif not changed:
-        return _joined(*counts, f"the other {_tensors(both)} unchanged", _about_leaves(facts))
+        said.append("no tensor is in both")
+    elif not changed and not casts:
+        counts.append(f"the other {_tensors(both)} unchanged")
+    elif casts:
+        said.append(f"{len(changed):,} changed" if changed else "")
+        said.append(where)
     elif not same:
-        said = f"all {_tensors(both)} changed" if both > 1 else f"{changed[0].label} changed"
+        said.append(f"all {_tensors(both)} changed" if both > 1 else f"{changed[0].label} changed")
     else:
-        said = f"{len(same):,} of {_tensors(both)} unchanged"
-        counts.insert(0, _whereabouts(changed, same))
-    return _joined(said, *counts, _about_leaves(facts))
+        said += [f"{len(same):,} of {_tensors(both)} unchanged", where]
+    return _joined(*said, *counts, _about_leaves(facts))
 
 
-def _whereabouts(changed: Sequence[TensorDiff], same: Sequence[TensorDiff]) -> str:
-    """Where the changes are: in one module, or in some sorts of tensors and elsewhere."""
-    if above := _module_of(changed, same):
-        return f"all changes under {above}"
+def _whereabouts(changed: Sequence[TensorDiff], others: Sequence[TensorDiff]) -> str:
+    """Where the changes are: in a few modules, or in some sorts of tensors and elsewhere."""
+    if modules := _modules_of(changed, others):
+        return f"all changes under {_listed(modules)}"
     sorts = [
         name
         for is_of_sort, name in _PLAIN_SORTS
-        if any(map(is_of_sort, changed)) and not any(map(is_of_sort, same))
+        if any(map(is_of_sort, changed)) and not any(map(is_of_sort, others))
     ]
     told = [is_of for is_of, name in _PLAIN_SORTS if name in sorts]
-    others = [one for one in changed if not any(is_of(one) for is_of in told)]
+    rest = [one for one in changed if not any(is_of(one) for is_of in told)]
     if not sorts:
         return ""
-    if others:
-        above = _module_of(others, same)
-        where = f" under {above}" if above else ""
-        sorts.append(f"{_counted(len(others), 'tensor' if where else 'other tensor')}{where}")
+    if rest:
+        modules = _modules_of(rest, others)
+        where = f" under {_listed(modules)}" if modules else ""
+        sorts.append(f"{_counted(len(rest), 'tensor' if where else 'other tensor')}{where}")
     return _with_verb(sorts)
 
 
@@ -292,10 +316,25 @@ def _about_leaves(facts: Facts, but: Change | None = None) -> str:
     return _joined(*said)
 
 
-def _module_of(changed: Sequence[TensorDiff], same: Sequence[TensorDiff]) -> str:
-    """The module that all changes are in, empty where all that is the same is in it too."""
-    modules = [one.label.split(".")[:-1] for one in changed]
-    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))
+def _modules_of(changed: Sequence[TensorDiff], others: Sequence[TensorDiff]) -> list[str]:
+    """The module that all changes are in, or a few that changed as a whole; else none."""
+    paths = [one.label.split(".")[:-1] for one in changed]
+    alike = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
     above = ".".join(parts[0] for parts in alike)
-    is_everywhere = all(one.label.startswith(f"{above}.") for one in same)
-    return "" if is_everywhere else above
+    if above and not all(one.label.startswith(f"{above}.") for one in others):
+        return [above]
+    kept = {module for one in others for module in _modules_above(one.label)}
+    modules: dict[str, None] = {}
+    for one in changed:
+        whole = next((module for module in _modules_above(one.label) if module not in kept), None)
+        if whole is None:
+            return []
+        modules[whole] = None
+    return list(modules) if others and len(modules) <= _NAMED else []
+
+
+def _modules_above(name: str) -> Iterator[str]:
+    """The modules that a tensor is in, the outermost first."""
+    parts = name.split(".", _DEEPEST_MODULE)
+    for length in range(1, len(parts)):
+        yield ".".join(parts[:length])

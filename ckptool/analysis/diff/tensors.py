@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptool.analysis.diff.equality import are_same_bytes, is_same_by_record
-from ckptool.analysis.diff.result import EQUAL, Figures, Tolerance, Values, Verdict
+from ckptool.analysis.diff.result import EQUAL, Figures, Number, Tolerance, Values, Verdict
 from ckptool.analysis.diff.tensor_pair import TensorPair
 from ckptool.analysis.progress import Progress
 from ckptool.analysis.sizes import place_of
 from ckptool.tensors.dtypes import DType
 from ckptool.tensors.refs import Component, Components, NoData, Strided, TensorRef
+from ckptool.values import read_elements
 
 if TYPE_CHECKING:
     from ckptool.analysis.diff.numeric import Measured, Scale
@@ -35,6 +36,7 @@ class _Case:
     parts: dict[str, TensorPair] = field(default_factory=dict)
     is_alike: bool = True
     different: list[str] = field(default_factory=list)
+    is_against_crc: bool = False
     values: Values | None = None
 
 
@@ -119,6 +121,7 @@ def _compare_bytes(
     for (case, role), is_same in zip(unread, are_same_bytes(pairs, progress), strict=True):
         if not is_same:
             case.different.append(role)
+            case.is_against_crc |= is_same_by_record(case.parts[role]) is True
     for case in cases:
         if case.values is None and not case.different and case.is_alike:
             case.values = EQUAL
@@ -185,7 +188,18 @@ def _values(case: _Case, found: Measured, tolerance: Tolerance | None) -> Values
     verdict = _verdict(case, found, tolerance, is_quantized)
     rounded_to = found.rounded_to if verdict == "rounded" else None
     reverse = found.rounded_to if found.is_reverse else None
-    return Values(verdict, figures, rounded_to, reverse)
+    numbers = _numbers(case) if case.a.numel == case.b.numel == 1 and not is_quantized else None
+    return Values(verdict, figures, rounded_to, reverse, numbers, case.is_against_crc)
+
+
+def _numbers(case: _Case) -> tuple[Number, Number] | None:
+    """The only numbers of two tensors, as Python has them."""
+    chunks = [next(read_elements(tensor)) for tensor in case.parts["values"]]
+    if any(chunk.size != 1 for chunk in chunks):
+        # A complex32 is a pair.
+        return None
+    a, b = (chunk.item() for chunk in chunks)
+    return a, b
 
 
 def _verdict(

@@ -293,3 +293,33 @@ def test_any_file_is_the_same_as_itself(tree: object) -> None:
     found = compared(builders.torch_zip(tree), builders.legacy(tree))
     assert found.is_same
     assert found.statement == "identical"
+
+
+# Prefixes that fit equally well -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", ["encoder_q.", "encoder_k."])
+def test_of_equally_good_prefixes_the_one_with_the_same_content_is_taken(copied: str) -> None:
+    plain = {f"layer{n}.weight": torch.randn(4, 4) for n in range(4)}
+    both = {
+        prefix + name: tensor if prefix == copied else tensor * 0.9
+        for prefix in ("encoder_q.", "encoder_k.")
+        for name, tensor in plain.items()
+    }
+    for found, side in ((compared(both, plain), "a"), (compared(plain, both), "b")):
+        assert getattr(found, side).prefix == copied
+        assert {one.change for one in found.entries if one.a and one.b} == {"same"}
+        assert any("as many names" in note for note in found.notes)
+
+
+def test_renamed_modules_are_no_wrappers() -> None:
+    plain = {f"layers.{n}.weight": torch.randn(4) for n in range(4)}
+    found = compared(plain, {name.replace("layers", "h"): t for name, t in plain.items()})
+    assert {one.change for one in found.entries} == {"moved"}
+    assert (found.a.prefix, found.b.prefix) == ("", "")
+
+
+def test_the_root_under_the_same_key_goes_before_one_that_is_as_much_alike() -> None:
+    weights = {"w": torch.ones(3)}
+    both = {"model": weights, "ema": {"w": torch.zeros(3)}}
+    assert compared(both, both, root_a="ema").is_same

@@ -105,8 +105,8 @@ def test_identical() -> None:
 
 def test_identical_but_for_the_prefix() -> None:
     wrapped = {f"module.{name}": tensor for name, tensor in MODEL.items()}
-    assert stated(dict(MODEL), wrapped) == "identical but for the prefix 'module.'"
-    assert stated(wrapped, dict(MODEL)) == "identical but for the prefix 'module.'"
+    assert stated(dict(MODEL), wrapped) == "identical but for the prefix 'module.' of B"
+    assert stated(wrapped, dict(MODEL)) == "identical but for the prefix 'module.' of A"
 
 
 def test_identical_but_for_the_signs_of_zeros() -> None:
@@ -352,3 +352,29 @@ def test_there_is_always_one_line_and_it_says_identical_only_of_what_is(a: Any, 
     assert found.statement
     is_called_so = found.statement.startswith("identical")
     assert is_called_so == found.is_same
+
+
+# What only a second look shows -----------------------------------------------------------------
+
+
+def test_what_is_no_number_any_more_is_told() -> None:
+    broken = copy.deepcopy(MODEL)
+    broken["head.weight"][0, 0] = torch.nan
+    assert stated(MODEL, broken) == "only head.weight differs; NaN appeared in head.weight"
+    big = {"w": torch.tensor([1e5, 1.5]), "v": torch.tensor([1.1, 2.2])}
+    said = "B is A cast to float16; infinity appeared in w"
+    assert stated(big, {name: tensor.half() for name, tensor in big.items()}) == said
+
+
+def test_casts_are_counted_apart_from_changes() -> None:
+    tuned = cast(torch.bfloat16, with_changes(lambda name: name.startswith("head.")))
+    count = sum(tensor.is_floating_point() for tensor in MODEL.values()) - 2
+    said = f"{count} of {len(MODEL)} tensors cast to bfloat16; 2 changed; all changes under head"
+    assert stated(MODEL, tuned) == said
+
+
+def test_a_few_modules_that_changed_are_named() -> None:
+    changed = with_changes(lambda name: name.startswith(("layers.3.", "head.")))
+    same = len(MODEL) - 8
+    said = f"{same} of {len(MODEL)} tensors unchanged; all changes under layers.3 and head"
+    assert stated(MODEL, changed) == said
