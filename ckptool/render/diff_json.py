@@ -7,13 +7,14 @@ from typing import Any, get_args
 from ckptool.analysis.diff.result import Change, Diff, LeafDiff, Side, TensorDiff
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.render.json import VERSION
-from ckptool.render.leaves import plain
+from ckptool.render.leaves import Leaves, plain
 
 __all__ = ["diff_document"]
 
 
 def diff_document(found: Diff) -> dict[str, Any]:
     """What `diff` says: every tensor and every leaf, those that are the same too."""
+    leaves = Leaves()
     return {
         "ckptool": VERSION,
         "command": "diff",
@@ -26,7 +27,7 @@ def diff_document(found: Diff) -> dict[str, Any]:
             "quick": found.is_quick,
         },
         "entries": [_entry(one) for one in found.entries],
-        "leaves": [_leaf(leaf) for leaf in found.leaves],
+        "leaves": [_leaf(leaf, leaves) for leaf in found.leaves],
         "unchanged": None if found.unchanged is None else list(found.unchanged),
         "warnings": [*found.warnings, *found.notes],
     }
@@ -77,5 +78,6 @@ def _shape(one: ClassifiedEntry | None) -> list[int] | None:
     return None if one is None or one.entry.tensor is None else list(one.entry.tensor.shape)
 
 
-def _leaf(leaf: LeafDiff) -> dict[str, Any]:
-    return {"path": leaf.path, "change": leaf.change, "a": plain(leaf.a), "b": plain(leaf.b)}
+def _leaf(leaf: LeafDiff, shown: Leaves) -> dict[str, Any]:
+    a, b = shown.plain(leaf.a), shown.plain(leaf.b)
+    return {"path": leaf.path, "change": leaf.change, "a": a, "b": b}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from ckptool.analysis.diff.result import Change, Number, TensorDiff
+from ckptool.render.columns import GAP, Column, in_columns
 from ckptool.render.escape import visible
 from ckptool.render.folding import Fold, fold
 from ckptool.render.natural import natural_count
@@ -19,13 +19,12 @@ from ckptool.render.table import dtype_text, shape_text
 __all__ = ["compared_table", "dtypes_text", "shapes_text"]
 
 _BAR_WIDTH: Final = 12
-_GAP: Final = 2
 _NARROWEST_NAME: Final = 24
 _ARROW: Final = " -> "
 # Shape and dtype seldom tell what changed, and the bar says what the figure beside it says.
 _DISPENSABLE: Final = (3, 2, 7, 4)
 _COUNTED: Final = 1_000
-_COLUMNS: Final[tuple[tuple[str, Literal["left", "right"]], ...]] = (
+_COLUMNS: Final[tuple[Column, ...]] = (
     ("name", "left"),
     ("change", "left"),
     ("dtype", "left"),
@@ -49,15 +48,9 @@ def compared_table(
     shown = lines if top is None else lines[:top]
     most = max((size for line in shown if math.isfinite(size := _relative(line))), default=0.0)
     rows = [_row(line, most) for line in shown]
-    table = Table(box=None, header_style="bold", padding=(0, _GAP, 0, 0))
     kept = _kept_columns(rows, width)
-    for index in kept:
-        heading, justify = _COLUMNS[index]
-        # Names fold where there is no room, everything else stays in one piece.
-        table.add_column(heading, justify=justify, overflow="fold", no_wrap=index > 0)
-    for row in rows:
-        table.add_row(*(row[index] for index in kept))
-    yield table
+    cells = [[row[index] for index in kept] for row in rows]
+    yield in_columns([_COLUMNS[index] for index in kept], cells, width)
     if len(shown) < len(lines):
         hidden = sum(len(line.members) for line in lines[len(shown) :])
         more = natural_count(hidden, "more tensor")
@@ -76,7 +69,7 @@ def _kept_columns(rows: Sequence[Sequence[Text]], width: int | None) -> list[int
     wanted[0] = min(wanted[0], _NARROWEST_NAME)
     for index in _DISPENSABLE:
         is_telling = any(_ARROW in row[index].plain for row in rows)
-        if not is_telling and sum(wanted[column] + _GAP for column in kept) > width:
+        if not is_telling and sum(wanted[column] + GAP for column in kept) > width:
             kept.remove(index)
     return kept
 

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from ckptool.analysis.diff.result import METADATA, Change, Diff, LeafDiff, Side, TensorDiff
 from ckptool.classification.roles import Role
-from ckptool.pickling.nodes import Node
+from ckptool.render.columns import in_columns
 from ckptool.render.diff_table import compared_table, dtypes_text, shapes_text
 from ckptool.render.escape import visible
 from ckptool.render.folding import fold
-from ckptool.render.leaves import leaf_text
+from ckptool.render.leaves import Leaves
 from ckptool.render.natural import FORMAT_NAMES, natural_count
 from ckptool.render.table import tensor_table
 
@@ -25,6 +25,8 @@ __all__ = ["diff_view"]
 _LEAVES_SHOWN: Final = 20
 _LEAF_CHARACTERS: Final = 200
 _CHANGES_OF_A_PART: Final = 50
+_OF_MOVED: Final = ("name in A", "name in B", "dtype", "shape")
+_OF_LEAVES: Final = ("path", "change", "value")
 _ROLES: Final[dict[Role, str]] = {
     "parameter": "parameters",
     "buffer": "buffers",
@@ -50,7 +52,7 @@ def diff_view(
         parts += ["", *compared_table(listed, unfold, top, width)]
     moved = [one for one in found.entries if one.change == "moved"]
     if moved:
-        parts += ["", *_moved(moved)]
+        parts += ["", *_moved(moved, width)]
     for title, alone in (
         ("only in A", [one.a for one in found.entries if one.a and one.change == "removed"]),
         ("only in B", [one.b for one in found.entries if one.b and one.change == "added"]),
@@ -59,7 +61,7 @@ def diff_view(
             parts += ["", *tensor_table(alone, title, True, unfold, width)]
     leaves = [leaf for leaf in found.leaves if leaf.change != "same"]
     if leaves:
-        parts += ["", *_leaves(leaves, unfold, shorten=width is not None and not unfold)]
+        parts += ["", *_leaves(leaves, unfold, width)]
     if found.unchanged is not None:
         parts += ["", _unchanged(found.unchanged)]
     return Group(*parts)
@@ -106,29 +108,26 @@ def _statement(found: Diff) -> Text:
 # The rest --------------------------------------------------------------------------------------
 
 
-def _moved(entries: Sequence[TensorDiff]) -> Iterator[RenderableType]:
+def _moved(entries: Sequence[TensorDiff], width: int | None) -> Iterator[RenderableType]:
     yield Text("moved: the same content under another name", "bold")
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("name in A", "name in B", "dtype", "shape"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for one in entries:
         if one.a is not None:
             before = one.a.entry.path if one.a.name is None else one.a.name
-            facts = dtypes_text(one), shapes_text(one)
-            table.add_row(*(Text(visible(cell)) for cell in (before, one.label, *facts)))
-    yield table
+            cells = before, one.label, dtypes_text(one), shapes_text(one)
+            rows.append([Text(visible(cell)) for cell in cells])
+    yield in_columns([(name, "left") for name in _OF_MOVED], rows, width, folding=(0, 1))
 
 
-def _leaves(leaves: Sequence[LeafDiff], unfold: bool, shorten: bool) -> Iterator[RenderableType]:
+def _leaves(
+    leaves: Sequence[LeafDiff], unfold: bool, width: int | None
+) -> Iterator[RenderableType]:
+    shorten = width is not None and not unfold
     yield Text("besides tensors", "bold")
     rows = list(_leaf_rows(leaves, unfold, shorten))
     shown = rows[:_LEAVES_SHOWN] if shorten else rows
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("path", "change", "value"):
-        table.add_column(heading, overflow="fold")
-    for row in shown:
-        table.add_row(*map(Text, row))
-    yield table
+    cells = [[Text(cell) for cell in row] for row in shown]
+    yield in_columns([(name, "left") for name in _OF_LEAVES], cells, width, folding=(0, 2))
     if len(shown) < len(rows):
         yield Text(f"... and {len(rows) - len(shown):,} more lines; --all lists them", "dim")
 
@@ -140,30 +139,30 @@ def _leaf_rows(
 
     A part that only one file has is one line, and so are the changes of a part that are too many.
     """
+    shown = Leaves()
     sizes = Counter((leaf.part, leaf.change) for leaf in leaves)
     told: set[tuple[str | None, Change]] = set()
     for leaf in leaves:
         part = leaf.part, leaf.change
         most = _CHANGES_OF_A_PART if leaf.change == "changed" else 1
         if leaf.part is None or sizes[part] <= most or unfold:
-            yield visible(leaf.path), leaf.change, _leaf_value(leaf, shorten)
+            yield visible(leaf.path), leaf.change, _leaf_value(leaf, shown, shorten)
         elif part not in told:
             told.add(part)
             yield visible(leaf.part), leaf.change, natural_count(sizes[part], "value")
 
 
-def _leaf_value(leaf: LeafDiff, shorten: bool) -> str:
+def _leaf_value(leaf: LeafDiff, shown: Leaves, shorten: bool) -> str:
     if leaf.path == METADATA:
         # All that a root says of its modules; what the other one lacks.
         modules = leaf.a if leaf.change == "removed" else leaf.b
         return f"of {natural_count(len(modules), 'module')}"
     if leaf.change == "changed":
-        return f"{_leaf(leaf.a, shorten)} -> {_leaf(leaf.b, shorten)}"
-    return _leaf(leaf.a if leaf.change == "removed" else leaf.b, shorten)
+        return " -> ".join(_cut(shown.text(node), shorten) for node in (leaf.a, leaf.b))
+    return _cut(shown.text(leaf.a if leaf.change == "removed" else leaf.b), shorten)
 
 
-def _leaf(node: Node, shorten: bool) -> str:
-    text = leaf_text(node)
+def _cut(text: str, shorten: bool) -> str:
     if not shorten or len(text) <= _LEAF_CHARACTERS:
         return text
     return f"{text[:_LEAF_CHARACTERS]} ... ({len(text):,} characters; --all shows them)"

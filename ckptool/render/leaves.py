@@ -25,10 +25,11 @@ from ckptool.render.escape import visible
 from ckptool.tensors.arrays import ArrayValue, read_array
 from ckptool.tensors.refs import StorageRef, TensorRef
 
-__all__ = ["leaf_text", "leaf_type", "plain"]
+__all__ = ["Leaves", "leaf_text", "leaf_type", "plain"]
 
 _ARRAY_ELEMENTS: Final = 1_000
 _PARTS_OF_ONE_LEAF: Final = 1_000_000
+_CHARACTERS_OF_LEAVES: Final = 100_000_000
 
 
 def leaf_type(node: Node) -> str:
@@ -53,6 +54,36 @@ def leaf_text(node: Node) -> str:
     if node is None or isinstance(node, bool | int | float):
         return repr(node)
     return visible(f"{leaf_type(node)} {json.dumps(plain(node))}")
+
+
+class Leaves:
+    """Shows many leaves: an object that stands in many places is looked at once.
+
+    Raises LimitExceededError where all of them together are more than anybody reads.
+    """
+
+    def __init__(self) -> None:
+        # With the nodes, so that no other can have the identity of one that is gone.
+        self._shown: dict[int, tuple[Node, Any, str]] = {}
+        self._written = 0
+
+    def plain(self, node: Node) -> Any:
+        """See `plain`."""
+        return self._show(node)[1]
+
+    def text(self, node: Node) -> str:
+        """See `leaf_text`."""
+        return self._show(node)[2]
+
+    def _show(self, node: Node) -> tuple[Node, Any, str]:
+        shown = self._shown.get(id(node))
+        if shown is None:
+            shown = self._shown[id(node)] = (node, plain(node), leaf_text(node))
+        self._written += len(shown[2])
+        if self._written > _CHARACTERS_OF_LEAVES:
+            allowed = _CHARACTERS_OF_LEAVES
+            raise LimitExceededError("characters of leaves", allowed=allowed, actual=self._written)
+        return shown
 
 
 _NODE_TYPES: Final = {

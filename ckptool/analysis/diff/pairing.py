@@ -9,10 +9,12 @@ from typing import Final, Literal, NamedTuple, TypeVar
 
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
+from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root, shortened
 from ckptool.checkpoint.state_dict import StateDict, state_dict_of, state_dicts_of
 from ckptool.checkpoint.training import TrainingKind
+from ckptool.classification.align import LEAST_SHARE
 from ckptool.classification.reconcile import Shapes, reconcile
 from ckptool.errors import AmbiguousRootError, about
 
@@ -142,10 +144,15 @@ def _fitted(checkpoint: Checkpoint, other: Checkpoint, like: Root, option: str) 
     if not checkpoint.roots:
         return checkpoint
     wanted = _shapes_of(state_dict_of(other, like))
-    likeness = {
-        root.keys: _likeness(_shapes_of(state), wanted)
-        for root, state in state_dicts_of(checkpoint, checkpoint.roots)
-    }
+    # What has only a few of the names is not looked at: there can be any number of such.
+    large = [
+        root
+        for root in checkpoint.roots
+        if is_module(root.node) or root.tensors >= LEAST_SHARE * len(wanted)
+    ]
+    likeness = dict.fromkeys((root.keys for root in checkpoint.roots), 0)
+    for root, state in state_dicts_of(checkpoint, large):
+        likeness[root.keys] = _likeness(_shapes_of(state), wanted)
     most = max(likeness.values())
     best = [root for root in checkpoint.roots if likeness[root.keys] == most]
     best = [root for root in best if root.keys == like.keys] or best

@@ -25,6 +25,8 @@ from ckptool.values import read_content
 __all__ = ["Sameness"]
 
 _STEPS: Final = 1_000_000
+_BYTES_OF_A_STEP: Final = 1_000
+_SIZED: Final = frozenset({list, tuple, dict, set})
 # Of tuples in sets; with sharing, more of either could be more than there is time for.
 _LEVELS: Final = 2
 _WIDTH: Final = 100
@@ -42,21 +44,30 @@ class Sameness:
     bounded that may be taken; LimitExceededError where they are more.
     """
 
-    __slots__ = ("_kept", "_most", "_same", "_steps")
+    __slots__ = ("_kept", "_most", "_same", "_steps", "_told")
 
     def __init__(self, nbytes: int = 0) -> None:
         # Nodes taken to be the same, as a forest: whoever has the same top is. With so many nodes
         # there are no more steps than that, however many pairs of them could be reached.
         self._same: dict[int, int] = {}
+        self._told: dict[tuple[int, int], bool] = {}
         self._kept: list[Node] = []
         self._steps, self._most = 0, _STEPS + 4 * nbytes
 
     def holds(self, a: Node, b: Node) -> bool:
         """Whether two values are the same."""
+        # One object can stand in many places.
+        pair = id(a), id(b)
+        if pair not in self._told:
+            self._kept += (a, b)
+            self._told[pair] = self._holds(a, b)
+        return self._told[pair]
+
+    def _holds(self, a: Node, b: Node) -> bool:
         pending = [(a, b)]
         while pending:
             a, b = pending.pop()
-            self._steps += 1
+            self._steps += _cost(a) + _cost(b)
             if self._steps > self._most:
                 raise LimitExceededError(
                     "steps of comparing", allowed=self._most, actual=self._steps
@@ -66,7 +77,6 @@ class Sameness:
             if tag != other_tag or len(parts) != len(other_parts) or not _has_same_bytes(a, b):
                 # What was taken to be the same on the way was not shown to be.
                 self._same.clear()
-                self._kept.clear()
                 return False
             if parts and self._join(id(a), id(b)):
                 self._kept += (a, b)
@@ -86,6 +96,20 @@ class Sameness:
             self._same[node] = self._same[above]
             node, above = above, self._same[above]
         return node
+
+
+def _cost(node: Node) -> int:
+    """About how much there is to look at in a node itself."""
+    kind = type(node)
+    if kind is Opaque:
+        parts = (node.args, node.keyed, node.listed, node.added, *node.args[:1], node.state)
+        return 1 + sum(len(part) for part in parts if type(part) in _SIZED)
+    if kind is StorageRef:
+        nbytes: int = node.nbytes
+        return 1 + nbytes // _BYTES_OF_A_STEP
+    if kind in _SIZED:
+        return 1 + len(node)
+    return 1 + len(node) // _BYTES_OF_A_STEP if kind in (str, bytes, bytearray) else 1
 
 
 def _has_same_bytes(a: Node, b: Node) -> bool:

@@ -278,3 +278,16 @@ def test_a_wrong_crc_does_not_make_any_kind_of_tensor_differ(
     (tmp_path / "b.pt").write_bytes(builders.zip_archive(wrong))
     found = compare_saved(tmp_path / "a.pt", tmp_path / "b.pt")
     assert {name: one.verdict for name, one in found.items()} == dict.fromkeys(tensors, "equal")
+
+
+def test_bytes_that_differ_against_equal_crcs_are_warned_of(tmp_path: Path) -> None:
+    torch.save({"w": torch.arange(4.0), "v": torch.arange(3.0)}, tmp_path / "a.pt")
+    data = (tmp_path / "a.pt").read_bytes()
+    number = torch.tensor([3.0]).numpy().tobytes()
+    assert data.count(number) == 1
+    (tmp_path / "b.pt").write_bytes(data.replace(number, torch.tensor([5.0]).numpy().tobytes()))
+    with open_checkpoint(tmp_path / "a.pt") as a, open_checkpoint(tmp_path / "b.pt") as b:
+        found = diff(a, b)
+    assert [one.label for one in found.entries if one.change == "changed"] == ["w"]
+    (warning,) = found.warnings
+    assert "the bytes of w differ" in warning
