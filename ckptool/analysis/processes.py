@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from ckptool.analysis.progress import UNWATCHED, Progress
+from ckptool.analysis.progress import Progress
 
 __all__ = ["can_fork", "divided"]
 
@@ -44,10 +44,12 @@ def divided(
     children: list[_Child] = []
     try:
         for share in shares[1:]:
-            children.append(_Child(partial(work, share, UNWATCHED)))
+            with suppress(OSError):  # no more processes, or no more open files
+                children.append(_Child(work, share))
+        answers = {id(child.share): child.answer for child in children}
         done = [work(shares[0], _Share(progress, processes))]
-        for child, share in zip(children, shares[1:], strict=True):
-            answer = child.answer()
+        for share in shares[1:]:
+            answer = answers[id(share)]() if id(share) in answers else None
             done.append(work(share, progress) if answer is None else answer)
     finally:
         for child in children:
@@ -58,15 +60,27 @@ def divided(
 class _Child:
     """A copy of this process that works, answers through a pipe, and is gone."""
 
-    def __init__(self, work: Callable[[], Sequence[Any]]) -> None:
+    def __init__(
+        self, work: Callable[[Sequence[Item], Progress], Sequence[Any]], share: Sequence[Item]
+    ) -> None:
+        self.share = share
         self._pipe, into = os.pipe()
-        with warnings.catch_warnings():
-            # Python counts the threads that linear algebra libraries start and leave idle.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._pid = os.fork()
-        if self._pid == 0:
-            _work_and_exit(work, into)
-        os.close(into)
+        parent = os.getpid()
+        # An interrupt between the fork and the first line of the child would let it go on as us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with warnings.catch_warnings():
+                # Python counts the threads that linear algebra libraries start and leave idle.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._pid = os.fork()
+            if self._pid == 0:
+                _work_and_exit(partial(work, share, _Orphan(parent)), into)
+        except OSError:
+            os.close(self._pipe)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(into)
 
     def answer(self) -> Any:
         """Wait for the result; None where there is none."""
@@ -83,6 +97,20 @@ class _Child:
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
         os.close(self._pipe)
+
+
+class _Orphan:
+    """The progress of a child: it leaves when its parent has left."""
+
+    def __init__(self, parent: int) -> None:
+        self._parent = parent
+
+    def expect(self, nbytes: int) -> None:
+        """Nobody watches."""
+
+    def advance(self, nbytes: int) -> None:  # noqa: ARG002 - what counts is that it is called
+        if os.getppid() != self._parent:
+            os._exit(1)
 
 
 class _Share:
@@ -102,6 +130,7 @@ def _work_and_exit(work: Callable[[], Sequence[Any]], into: int) -> None:
     """Write the result and leave at once: what else this process holds is its parent's to end."""
     code = 1
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         with open(into, "w", encoding="ascii") as pipe:
             json.dump(work(), pipe)
         code = 0

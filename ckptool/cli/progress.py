@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgressBar", "waiting"]
 
 _SECONDS_BEFORE: Final = 1.0
+_SECONDS_BETWEEN: Final = 0.1
 
 
 class ProgressBar:
@@ -29,6 +30,7 @@ class ProgressBar:
         self._expected = 0
         self._done = 0
         self._bar: rich.progress.Progress | None = None
+        self._shown = 0.0
         self._is_wanted = sys.stderr.isatty()
 
     def __enter__(self) -> Self:
@@ -56,6 +58,9 @@ class ProgressBar:
                     return
                 self._bar = _start_bar(self._expected)
             self._bar.update(self._bar.task_ids[0], completed=self._done, total=self._expected)
+            if time.monotonic() - self._shown > _SECONDS_BETWEEN:
+                self._shown = time.monotonic()
+                self._bar.refresh()
 
 
 def _start_bar(nbytes: int) -> rich.progress.Progress:
@@ -68,6 +73,8 @@ def _start_bar(nbytes: int) -> rich.progress.Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
+        # A thread that draws would keep the work from being divided among processes.
+        auto_refresh=False,
     )
     bar.add_task("", total=nbytes)
     bar.start()

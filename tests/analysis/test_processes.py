@@ -90,6 +90,16 @@ def test_what_another_process_does_not_answer_is_done_here(
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_cannot_be_forked_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> int:
+        raise BlockingIOError
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "fork", refused)
+    assert divided(squares, range(3), 2, UNWATCHED) == [[0, 0], [1, 1], [2, 4]]
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_no_process_is_left_when_this_one_fails() -> None:
     here, before = os.getpid(), os.listdir("/proc/self/fd")
 

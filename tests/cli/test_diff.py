@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
+from ckptool.render import leaves
 from tests import builders
 from tests.builders import torch_zip
 from tests.running import SAMPLES, Result, json_of, run, run_on_terminal, run_process
@@ -764,3 +765,16 @@ def test_one_state_dict_in_many_containers_is_identical_and_has_one_fingerprint(
         torch.save(other, "other.pt")
         assert fingerprint_of("other.pt") != fingerprint_of("one.pt")
         assert run("diff", "one.pt", "other.pt").code == 1
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_leaves_that_are_more_than_anybody_reads_are_refused(
+    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leaves, "_CHARACTERS_OF_LEAVES", 1_000)
+    for name, last in (("a.pt", 1), ("b.pt", 2)):
+        long = [*range(100), last]
+        torch.save({f"k{n}": long for n in range(20)}, tmp_path / name)
+    result = run("diff", tmp_path / "a.pt", tmp_path / "b.pt", *options)
+    assert result.code == 2
+    assert result.err.startswith("error: more characters of leaves than are read")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from ckptool.analysis.diff.alike import most_alike
-from ckptool.analysis.diff.leaves import compare_leaves, compare_metadata
+from ckptool.analysis.diff.leaves import compare_leaves, compare_metadata, note_on_keys
 from ckptool.analysis.diff.moved import find_moved
 from ckptool.analysis.diff.pairing import Places, choose_roots, pair_up
 from ckptool.analysis.diff.result import (
@@ -84,7 +84,7 @@ def diff(
         leaves += compare_leaves(*places)
         metadata, more = compare_metadata(*places)
         leaves += metadata
-        notes += more
+        notes += [*more, *note_on_keys(*places)]
     prefixes = sides[0].prefix, sides[1].prefix
     facts = Facts(entries, leaves, prefixes, quick, is_filtered=bool(patterns or roles))
     return Diff(
@@ -223,5 +223,7 @@ def _unchanged(entries: Sequence[TensorDiff], patterns: Sequence[str]) -> Iterat
     is_wanted = name_matcher(patterns)
     for one in entries:
         is_kept = one.change in ("same", "moved") or one.verdict in ("dtype", "rounded")
-        if is_kept and one.name is not None and is_wanted(one.name):
+        # Of what moved either name can be meant.
+        names = {one.name, one.a.name if one.a is not None else None}
+        if is_kept and any(name is not None and is_wanted(name) for name in names):
             yield one.label

@@ -52,10 +52,22 @@ def _unequal_to_float(a: NDArray[Any], b: NDArray[np.float64]) -> NDArray[np.boo
 
 
 def distances(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64] | None:
-    """Return how far 64-bit integers of one dtype are apart, rounded once; None for other pairs."""
-    if a.dtype != b.dtype or is_exact_in_float64(a.dtype):
+    """Return how far numbers are apart; None where float64 has all of them."""
+    if is_exact_in_float64(a.dtype) and is_exact_in_float64(b.dtype):
         return None
-    # The difference of any two fits 64 bits without a sign.
-    larger, smaller = np.maximum(a, b).view(np.uint64), np.minimum(a, b).view(np.uint64)
-    apart: NDArray[np.float64] = (larger - smaller).astype(np.float64)
-    return apart
+    apart: NDArray[np.float64]
+    if a.dtype.kind not in "iu" or b.dtype.kind not in "iu":
+        # Where it is wider than float64, it has the integers and the floats.
+        apart = np.abs(b.astype(np.longdouble) - a.astype(np.longdouble)).astype(np.float64)
+        return apart
+    if a.dtype == b.dtype:
+        # The difference of any two fits 64 bits without a sign.
+        larger, smaller = np.maximum(a, b).view(np.uint64), np.minimum(a, b).view(np.uint64)
+        apart = (larger - smaller).astype(np.float64)
+        return apart
+    # The difference of any two of one sign fits 64 bits without a sign.
+    sides = [np.where(side < 0, 0, side).astype(np.uint64) for side in (a, b)]
+    apart = (np.maximum(*sides) - np.minimum(*sides)).astype(np.float64)
+    below = [np.where(side < 0, side, 0).astype(np.int64) for side in (a, b)]
+    beneath = (np.maximum(*below) - np.minimum(*below)).view(np.uint64)
+    return apart + beneath.astype(np.float64)

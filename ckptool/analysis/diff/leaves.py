@@ -9,12 +9,12 @@ from ckptool.analysis.diff.pairing import Place, Places, pair_up
 from ckptool.analysis.diff.result import METADATA, Change, LeafDiff
 from ckptool.analysis.diff.sameness import Sameness
 from ckptool.checkpoint.entries import Cycle, Entry
-from ckptool.checkpoint.keypath import display
+from ckptool.checkpoint.keypath import ObjectKey, display
 from ckptool.checkpoint.modules import is_module, join
 from ckptool.checkpoint.roots import Root
 from ckptool.pickling.nodes import Node
 
-__all__ = ["compare_leaves", "compare_metadata"]
+__all__ = ["compare_leaves", "compare_metadata", "note_on_keys"]
 
 # safetensors has strings of its own beside the tensors, and no place for anything else.
 _SAFETENSORS: Final = "safetensors"
@@ -36,6 +36,13 @@ def compare_leaves(a: Places, b: Places) -> Iterator[LeafDiff]:
     sameness = _sameness(a, b)
     for place, left, right in pair_up(_leaves(a, with_strings), _leaves(b, with_strings)):
         yield _compared(place.label, left, right, sameness)
+
+
+def note_on_keys(a: Places, b: Places) -> Iterator[str]:
+    """Yield what is not compared of keys."""
+    entries = (entry for places in (a, b) for entry in places.checkpoint.entries)
+    if any(type(key) is ObjectKey for entry in entries for key in entry.keys):
+        yield "keys that are objects were compared by their type and place alone"
 
 
 def _sameness(a: Places, b: Places) -> Sameness:

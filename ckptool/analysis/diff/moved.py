@@ -5,7 +5,7 @@ Content is looked at only where both sides have a tensor of one dtype and shape.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -81,13 +81,22 @@ def _contents(
 
 def _recorded(side: ClassifiedEntry) -> Hashable:
     record = None if side.entry.tensor is None else record_of(side.entry.tensor)
-    return record.content if record is not None and record.is_whole else None
+    return (record.content, record.layout) if record is not None and record.is_whole else None
 
 
 def _matches(
     removed: Sequence[TensorDiff], added: Sequence[TensorDiff], contents: Mapping[int, Hashable]
 ) -> Iterator[tuple[TensorDiff, TensorDiff]]:
     """Pair what has the same content, the names with the longest common ending first."""
+    counts = [Counter(contents[id(one)] for one in side) for side in (removed, added)]
+    only = {content for content, count in counts[0].items() if count == counts[1][content] == 1}
+    by_content = {contents[id(one)]: one for one in added}
+    for one in removed:
+        if contents[id(one)] in only:
+            yield one, by_content[contents[id(one)]]
+    removed, added = (
+        [one for one in side if contents[id(one)] not in only] for side in (removed, added)
+    )
     left = {id(one): one for one in added}
     names = {id(one): one.label.split(".") for one in [*removed, *added]}
     for length in range(_LONGEST_ENDING, -1, -1):

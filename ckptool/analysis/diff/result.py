@@ -48,9 +48,10 @@ class Figures(NamedTuple):
     """How far the values of two tensors of one shape are apart.
 
     `changed_elements` counts those that are another value, or another NaN. The other figures are
-    over the pairs in which both are finite, and None where there are none; for complex numbers they
-    are magnitudes. `rel_l2` is the norm of B - A over the norm of A, `cosine` None where a side is
-    zero. `nan` and `inf` count elements of A and of B; None where they were not counted.
+    over the pairs in which both are finite, and None where numbers were read and there are none;
+    for complex numbers they are magnitudes. `rel_l2` is the norm of B - A over the norm of A,
+    `cosine` None where a side is zero. `nan` and `inf` count elements of A and of B; None where
+    they were not counted.
     """
 
     changed_elements: int | None = None
@@ -79,7 +80,7 @@ class Values(NamedTuple):
 
 
 EQUAL: Final = Values("equal", Figures(0, 0.0, 0.0, 0.0))
-"""What is the same to the bit; what its numbers would have to be read for is left open."""
+"""What is the same to the bit: no number is apart, and what they are is not looked at."""
 
 
 class TensorDiff(NamedTuple):

@@ -71,7 +71,7 @@ def rounded_to(
     names = candidates.names
     if a.dtype == b.dtype and not _have_few_bits(numbers[:_FIRST], names):
         return NO_CANDIDATES
-    starts = range(0, a.size, _BLOCK)
+    starts = range(0, a.size if a.size > _FIRST else 0, _BLOCK)
     for part in (slice(_FIRST), *(slice(start, start + _BLOCK) for start in starts)):
         names = tuple(name for name in names if _is_rounded(a[part], b.dtype, numbers[part], name))
         if not names:

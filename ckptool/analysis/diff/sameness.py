@@ -26,6 +26,8 @@ __all__ = ["Sameness"]
 
 _STEPS: Final = 1_000_000
 _BYTES_OF_A_STEP: Final = 1_000
+# What two plain values cost.
+_CHEAP: Final = 2
 _SIZED: Final = frozenset({list, tuple, dict, set})
 # Of tuples in sets; with sharing, more of either could be more than there is time for.
 _LEVELS: Final = 2
@@ -67,7 +69,10 @@ class Sameness:
         pending = [(a, b)]
         while pending:
             a, b = pending.pop()
-            self._steps += _cost(a) + _cost(b)
+            if a is b or self._top(id(a)) == self._top(id(b)):
+                continue
+            cost = _cost(a) + _cost(b)
+            self._steps += cost
             if self._steps > self._most:
                 raise LimitExceededError(
                     "steps of comparing", allowed=self._most, actual=self._steps
@@ -78,23 +83,18 @@ class Sameness:
                 # What was taken to be the same on the way was not shown to be.
                 self._same.clear()
                 return False
-            if parts and self._join(id(a), id(b)):
+            if cost > _CHEAP:
                 self._kept += (a, b)
-                pending.extend(zip(parts, other_parts, strict=True))
+                self._same[self._top(id(a))] = self._top(id(b))
+            pending.extend(zip(parts, other_parts, strict=True))
         return True
 
-    def _join(self, a: int, b: int) -> bool:
-        """Take two nodes to be the same; say whether they were not taken for it before."""
-        a, b = self._top(a), self._top(b)
-        self._same[a] = b
-        return a != b
-
     def _top(self, node: int) -> int:
-        above = self._same.setdefault(node, node)
-        while above != node:
+        """What stands for a node and all that are taken to be the same."""
+        while (above := self._same.get(node, node)) != node:
             # Half the way for whoever comes next.
-            self._same[node] = self._same[above]
-            node, above = above, self._same[above]
+            self._same[node] = self._same.get(above, above)
+            node = above
         return node
 
 
@@ -161,7 +161,10 @@ _PYTHON_3: Final = {"long": "int", "unicode": "str", "xrange": "range"}
 def _mapping(kind: Hashable, mapping: dict[Node, Node]) -> tuple[Hashable, _Parts]:
     held = [(type(key).__name__, repr(key), value) for key, value in by_key(mapping)]
     held.sort(key=lambda item: item[:2])
-    return (kind, *((name, key) for name, key, _ in held)), [value for *_, value in held]
+    # Keys that are objects are compared like values, in the order of the file.
+    objects = [key for key in mapping if type(key) is Opaque]
+    values = [value for *_, value in held]
+    return (kind, *((name, key) for name, key, _ in held)), [*objects, *values]
 
 
 def _set(items: Collection[Node]) -> tuple[Hashable, _Parts]:
@@ -214,5 +217,6 @@ def _reference(node: Node) -> tuple[Hashable, _Parts]:
     if type(node) is StorageRef:
         return (StorageRef, node.dtype.name, node.numel), []
     if type(node) is TensorRef:
+        # An object with a tensor in it is walked into, and the tensor compared by itself.
         return (TensorRef, node.dtype.name, node.shape), []
     return (type(node), str(node)), []

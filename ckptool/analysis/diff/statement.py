@@ -52,8 +52,26 @@ def state(facts: Facts) -> str:
     if prefixes:
         but = " but for" if said == _IDENTICAL else ", apart from"
         said += f"{but} {_listed(prefixes)}"
-    said = _joined(said, _not_finite(facts, "NaN", "nan"), _not_finite(facts, "infinity", "inf"))
+    said = _joined(
+        said,
+        *_reservations(facts),
+        _not_finite(facts, "NaN", "nan"),
+        _not_finite(facts, "infinity", "inf"),
+    )
     return f"{said} ({_tensors(len(facts.entries))} asked for)" if facts.is_filtered else said
+
+
+def _reservations(facts: Facts) -> Iterator[str]:
+    """In what way `same` is not the same to the bit, where not everything is the same."""
+    if _nothing(facts) is not None:
+        return
+    verdicts = Counter(one.verdict for one in facts.of("same"))
+    if verdicts["close"]:
+        yield f"{_tensors(verdicts['close'])} within the tolerance"
+    if verdicts["equal-values"]:
+        yield f"signs of zeros in {_tensors(verdicts['equal-values'])}"
+    if facts.is_quick:
+        yield "as far as recorded CRCs and sizes tell"
 
 
 def _not_finite(facts: Facts, what: str, figure: str) -> str:
@@ -155,7 +173,7 @@ def _in_numbers(facts: Facts) -> str | None:
         if (found := facts.of(change))
     ]
     if not both:
-        said.append("no tensor is in both")
+        said.append(f"no {'name' if facts.of('moved') else 'tensor'} is in both")
     elif not changed and not casts:
         counts.append(f"the other {_tensors(both)} unchanged")
     elif casts:
@@ -294,7 +312,13 @@ def _parts_of(facts: Facts, gone: Change) -> list[str]:
     leaves = facts.leaves_of(gone)
     inside += [leaf.path for leaf in leaves if leaf.part is None]
     parts = dict.fromkeys([one.part for one in tensors] + [leaf.part for leaf in leaves])
-    return inside + [part for part in parts if part is not None and part != METADATA]
+    kept = {one.part for one in facts.entries if one.change != gone}
+    kept |= {leaf.part for leaf in facts.leaves if leaf.change != gone}
+    return inside + [
+        f"a part of {part}" if part in kept else part
+        for part in parts
+        if part is not None and part != METADATA
+    ]
 
 
 def _about_leaves(facts: Facts, but: Change | None = None) -> str:

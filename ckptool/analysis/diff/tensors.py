@@ -69,7 +69,7 @@ def _case(a: TensorRef, b: TensorRef) -> _Case:
         case.parts["values"] = TensorPair(a, b)
     elif isinstance(a.data, NoData) and isinstance(b.data, NoData):
         # Without values the dtype is all there is.
-        case.values = EQUAL if a.dtype is b.dtype else _CHANGED
+        case.values = Values("equal") if a.dtype is b.dtype else _CHANGED
     elif not _add_parts(case, a, b, ""):
         case.values = _CHANGED
     return case

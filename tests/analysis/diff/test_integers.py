@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +66,20 @@ def test_distances_are_rounded_once(data: st.DataObject, dtype: str, size: int) 
 def test_only_long_integers_are_not_exact_in_float64() -> None:
     assert [name for name in LONG + OTHERS if not is_exact_in_float64(np.dtype(name))] == list(LONG)
     assert distances(np.zeros(1, np.int32), np.zeros(1, np.int32)) is None
-    assert distances(np.zeros(1, np.int64), np.zeros(1, np.uint64)) is None
+
+
+@given(st.data(), st.sampled_from(LONG), st.sampled_from(LONG + OTHERS))
+def test_integers_of_two_kinds_are_as_far_apart_as_they_are(
+    data: st.DataObject, dtype: str, other: str
+) -> None:
+    a, b = arrays(data, dtype, 3), arrays(data, other, 3)
+    for left, right in ((a, b), (b, a)):
+        found = distances(left, right)
+        assert found is not None
+        for x, y, apart in zip(left.tolist(), right.tolist(), found.tolist(), strict=True):
+            if math.isfinite(x) and math.isfinite(y):
+                expected = float(abs(Fraction(x) - Fraction(y)))
+                assert apart == pytest.approx(expected, rel=1e-15, abs=0)
 
 
 def int64(*numbers: int) -> Tensor:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ckptool import LimitExceededError
+from ckptool.analysis.diff import sameness
 from ckptool.analysis.diff.sameness import Sameness
 from ckptool.pickling.reader import read_pickle
 from tests import builders, strategies
@@ -483,3 +484,26 @@ def test_metadata_that_is_none_is_no_trouble(metadata: object) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compared(saved(metadata), saved({"": {"version": 1}}))
+
+
+def test_an_object_in_many_places_is_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    really = sameness._opened
+
+    def counted(node: object) -> Any:
+        opened.append(node)
+        return really(node)
+
+    monkeypatch.setattr(sameness, "_opened", counted)
+    long, other = list(range(1_000)), [*range(999), -1]
+    found = compared({f"k{n}": long for n in range(500)}, {f"k{n}": other for n in range(500)})
+    assert found.leaves_changed == 500
+    assert len(opened) < 5_000
+
+
+def test_of_keys_that_are_objects_only_type_and_place_are_compared_and_a_note_says_so() -> None:
+    def held(number: float) -> dict[str, object]:
+        return {"model": {"w": torch.ones(1)}, "by tensor": {torch.tensor([number]): 1}}
+
+    (note,) = compared(held(1), held(2)).notes
+    assert note.startswith("keys that are objects")

@@ -378,3 +378,19 @@ def test_a_few_modules_that_changed_are_named() -> None:
     same = len(MODEL) - 8
     said = f"{same} of {len(MODEL)} tensors unchanged; all changes under layers.3 and head"
     assert stated(MODEL, changed) == said
+
+
+def test_a_part_of_which_something_is_left_is_not_said_to_be_gone() -> None:
+    less = copy.deepcopy(TRAINING)
+    del less["optimizer"]["state"][1]["exp_avg"]
+    assert stated(TRAINING, less) == "B is A without a part of the optimizer"
+
+
+def test_what_is_the_same_with_a_reservation_is_told_so_beside_other_changes() -> None:
+    a = {"w": torch.zeros(2), "v": torch.ones(3)}
+    signs = {"w": -torch.zeros(2)}
+    assert stated(a, signs) == "B is A without v; signs of zeros in 1 tensor"
+    near = {"w": torch.full((2,), 0.1)}
+    assert stated(a, near, atol=0.2) == "B is A without v; 1 tensor within the tolerance"
+    said = stated(a, {"w": a["w"]}, quick=True)
+    assert said == "B is A without v; as far as recorded CRCs and sizes tell"

@@ -371,3 +371,11 @@ def test_what_is_saved_as_a_parameter_is_its_tensor(tmp_path: Path) -> None:
     tensor = torch.randn(3)
     for other in (torch.nn.Parameter(tensor), torch.nn.Buffer(tensor)):
         assert compare(tmp_path, tensor, other).verdict == "equal"
+
+
+def test_a_tolerance_is_about_integers_that_float64_cannot_tell_apart(tmp_path: Path) -> None:
+    a = torch.tensor([2**62 + 1])
+    for b in (a.new_tensor([2**62]).to(torch.uint64), torch.tensor([2.0**62]).double()):
+        found = compare(tmp_path, a, b, atol=0.5)
+        assert (found.verdict, found.figures.max_abs) == ("changed", 1)
+        assert compare(tmp_path, a, b, atol=1).verdict == "close"
