@@ -53,7 +53,7 @@ def test_the_python_examples_run(example: str, printed: str) -> None:
 def test_two_commands_install_and_run_it_and_pass_the_tests() -> None:
     first, second = re.findall(r"^```bash\n(.*)\n```$", TEXT, re.MULTILINE)
     assert (first.split()[:2], second.split()[:2]) == (["pip", "install"], ["pip", "install"])
-    assert second.endswith("python -m pytest")
+    assert second.endswith("python -m pytest -n auto")
 
 
 def test_every_command_is_shown() -> None:
