@@ -270,16 +270,12 @@ def _cast(changed: Collection[TensorDiff], facts: Facts, is_reverse: bool) -> st
 
     Reverse is the way from B to A.
     """
-    casts = {_cast_back_of(one) if is_reverse else _cast_of(one) for one in changed}
-    if len(casts) != 1 or None in casts:
+    casts = [_cast_back_of(one) if is_reverse else _cast_of(one) for one in changed]
+    if not casts or casts[0] is None or len(set(casts)) > 1:
         return ""
-    (cast,) = casts
     is_partly = any(_is_float(one) for one in facts.of("same"))
-    return (
-        f"with {len(changed):,} of {_tensors(len(facts.entries))} {cast}"
-        if is_partly
-        else f"{cast}"
-    )
+    some = f"with {len(changed):,} of {_tensors(len(facts.entries))} " if is_partly else ""
+    return f"{some}{casts[0]}"
 
 
 def _cast_of(one: TensorDiff) -> str | None:

@@ -129,7 +129,7 @@ class _Step:
         self._rows[0, :count] = raw_a
         self._rows[1, :count] = raw_b
         if job.scales is not None:
-            for row, scale in zip(self._rows, job.scales, strict=False):
+            for row, scale in zip(self._rows, job.scales, strict=True):
                 row[:count] -= scale.zero_point
                 row[:count] *= scale.scale
         self.a, self.b = self._rows

@@ -27,8 +27,8 @@ _CHANGED = Values("changed")
 class _Case:
     """Two tensors that are compared: the strided ones that they are made of, by their roles.
 
-    `verdict` is None until there is one. `different` are the roles of the parts whose bytes are not
-    the same, `is_alike` whether all that is no tensor is the same.
+    `values` is None until there is a verdict. `different` are the roles of the parts whose bytes
+    are not the same, `is_alike` whether all that is no tensor is the same.
     """
 
     a: TensorRef
@@ -106,14 +106,13 @@ def _compare_bytes(
     """Find the parts that are not the same bytes; what has none of them is equal."""
     unread: list[tuple[_Case, str]] = []
     for case in cases:
+        # Reading the numbers of what has another CRC will tell the same, and more.
+        is_measured = isinstance(case.a.data, Strided) and _is_measurable(case)
         for role, pair in case.parts.items():
             recorded = is_same_by_record(pair)
-            is_plain = isinstance(case.a.data, Strided)
-            is_measured_next = recorded is False and is_plain and _is_measurable(case)
             if is_quick and recorded is False and tolerance is None:
                 case.values = _CHANGED
-            elif pair.a.dtype is not pair.b.dtype or is_measured_next:
-                # Reading the numbers of what has another CRC will tell the same, and more.
+            elif pair.a.dtype is not pair.b.dtype or (recorded is False and is_measured):
                 case.different.append(role)
             elif not (is_quick and recorded):
                 unread.append((case, role))
