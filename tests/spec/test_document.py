@@ -85,7 +85,9 @@ def _initial_values(
         if dtype in _BITS:
             last = max(math.prod(shape) - 1, 0)
             first, end = draw(st.tuples(_integers(dtype), _integers(dtype)))
-            kinds.append(st.just(Range(first, (end - first) // last if last else end)))
+            # Towards zero, so that the last number is no further than the end.
+            step = abs(end - first) // last if last else end
+            kinds.append(st.just(Range(first, -step if last and end < first else step)))
     chosen: InitialValue = draw(st.one_of(kinds))
     return chosen
 
