@@ -76,8 +76,6 @@ def sequence_of(node: Node) -> list[Node] | tuple[Node, ...] | None:
 
 def set_items(node: Node) -> Collection[Node] | None:
     """The items of a set or frozenset, which protocols below 4 write as a call with a list."""
-    if type(node) is set:
-        return node
     if type(node) is not Opaque or node.type is None or node.has_state:
         return None
     if node.type.module not in BUILTINS or node.type.name not in ("set", "frozenset"):
@@ -118,13 +116,15 @@ class Descent:
             return self._into_object(node)
         if kind is dict:
             return by_key(node) or None
-        if kind is list or kind is tuple or (kind is set and self._holds_tensors(node)):
+        if kind is list or kind is tuple:
             return self._by_index(node) or None
         return None
 
     def _into_object(self, node: Opaque) -> Held | None:
         """Items by key or index; attributes and arguments only where they hold tensors."""
         if read_array(node) is not None or literal(node) is not node:
+            return None
+        if set_items(node) is not None and not self._holds_tensors(node):
             return None
         items, others = self._items(node)
         parts = _parts(node) if self._holds_tensors(node) else {}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from ckptool.checkpoint.containers import attributes_of, key_at, mapping_of
+from ckptool.checkpoint.containers import attributes_of, key_at, mapping_of, set_items
 from ckptool.checkpoint.keypath import display_key
 from ckptool.formats.container import ModuleAttributes
 from ckptool.pickling.nodes import Global, Node, Opaque
@@ -106,9 +106,6 @@ def _items(node: Node) -> Iterator[tuple[str, Node]]:
 
 
 def _names(node: Node) -> frozenset[Node] | None:
-    """The names in a set; protocol 2 writes one as the call `set([...])`."""
-    if type(node) is Opaque and len(node.args) == 1 and not node.added:
-        node = node.args[0]
-    if type(node) is set or type(node) is list:
-        return frozenset(name for name in node if type(name) is str)
-    return None
+    """The names in a set, or in the list that a file before torch 1.6 stands for."""
+    items = node if type(node) is list else set_items(node)
+    return None if items is None else frozenset(name for name in items if type(name) is str)

@@ -6,6 +6,8 @@ A tensor that is pickled this way carries its storage inside, as the bytes of a 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ckptool.errors import CkptoolError, LimitExceededError
 from ckptool.formats.container import Container, FileFacts
 from ckptool.formats.legacy import read_stream
@@ -16,7 +18,7 @@ from ckptool.pickling.nodes import Global, Node, Opaque
 from ckptool.pickling.reader import read_pickle
 from ckptool.sources import BytesSource, Extent, FileSource
 from ckptool.tensors.rebuild import REBUILD_CALLS
-from ckptool.tensors.refs import StorageRef
+from ckptool.tensors.refs import StorageRef, storage_in
 
 __all__ = ["read_bare_pickle"]
 
@@ -68,9 +70,10 @@ def _read_storage(kept: Node, extents: dict[str, Extent], limits: Limits) -> Sto
         inner = read_stream(BytesSource(data), limits).pickle.tree
     except CkptoolError:
         return None
-    if type(inner) is not StorageRef or inner.extent is None:
+    storage = storage_in(inner)
+    if storage is None or storage.extent is None:
         return None
     # Each stream numbers its storages anew, so a key of the whole file is made up.
     key = str(len(extents))
-    extents[key] = inner.extent
-    return StorageRef(key, inner.dtype, inner.location, inner.numel, inner.byteorder, extents)
+    extents[key] = storage.extent
+    return replace(storage, key=key, extents=extents)

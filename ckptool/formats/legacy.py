@@ -19,7 +19,7 @@ from ckptool.pickling.nodes import Global, Node, PersistentId
 from ckptool.pickling.reader import Pickle, read_pickle
 from ckptool.sources import Extent, FileSource, Source
 from ckptool.tensors.rebuild import REBUILD_CALLS
-from ckptool.tensors.refs import StorageRef
+from ckptool.tensors.refs import StorageRef, storage_in
 
 __all__ = ["MAGIC_NUMBER", "LegacyStream", "read_legacy", "read_stream", "starts_as_legacy"]
 
@@ -112,11 +112,12 @@ def _resolver(table: StorageTable, views: list[_View]) -> Callable[[Node], Node]
             case ("module", Global() as cls, *_):
                 return PersistentId(persistent_id, stands_for=cls)
             case ("storage", cls, _, _, int(), (str() as key, int() as offset, int() as n)):
-                root = resolve_storage(persistent_id)
-                if type(root) is StorageRef and offset >= 0 and n >= 0:
+                reference = resolve_storage(persistent_id)
+                root = storage_in(reference)
+                if root is not None and offset >= 0 and n >= 0:
                     views.append(_View(key, root, offset, n))
-                    return table.declare(key, cls, root.location, n)
-                return root
+                    reference.stands_for = table.declare(key, cls, root.location, n)
+                return reference
         return resolve_storage(persistent_id)
 
     return resolve

@@ -27,10 +27,10 @@ class StorageTable:
     declared: dict[str, StorageRef] = field(default_factory=dict)
     _dtypes: dict[Global, DType] = field(default_factory=dict)
 
-    def resolver(self, key_of: Callable[[str], str] = str) -> Callable[[Node], Node]:
+    def resolver(self, key_of: Callable[[str], str] = str) -> Callable[[Node], PersistentId]:
         """Return a function for `read_pickle`; `key_of` turns a pickle's key into this table's."""
 
-        def resolve(persistent_id: Node) -> Node:
+        def resolve(persistent_id: Node) -> PersistentId:
             if (
                 type(persistent_id) is tuple
                 and len(persistent_id) >= 5
@@ -46,8 +46,8 @@ class StorageTable:
                     and type(location) is str
                     and type(storage_class) is Global
                 ):
-                    found = self.declare(key_of(key), storage_class, location, numel)
-                    return PersistentId(persistent_id) if found is None else found
+                    storage = self.declare(key_of(key), storage_class, location, numel)
+                    return PersistentId(persistent_id, storage)
             return PersistentId(persistent_id)
 
         return resolve

@@ -6,12 +6,14 @@ from typing import Final
 
 from ckptool.pickling.machine import Machine, Table, pop_mark
 from ckptool.pickling.nodes import Global, Node, Opaque
-from ckptool.pickling.objects import intern, receiver
+from ckptool.pickling.objects import receiver
 
 __all__ = ["COLLECTIONS"]
 
 _PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
 _KEY_TUPLE_ITEMS = 64
+_SET = Global("builtins", "set")
+_FROZENSET = Global("builtins", "frozenset")
 
 
 def _empty_tuple(machine: Machine, at: int) -> int:
@@ -119,7 +121,7 @@ def _update(target: Node, items: list[Node]) -> None:
 
 
 def _empty_set(machine: Machine, at: int) -> int:
-    machine.stack.append(set())
+    machine.stack.append(Opaque(_SET, (), "set"))
     return at
 
 
@@ -128,20 +130,16 @@ def _additems(machine: Machine, at: int) -> int:
     target = machine.stack[-1]
     for item in items:
         _require_key(item)
-    if type(target) is set:
-        target.update(items)
-    else:
-        opaque = receiver(target)
-        if opaque.added is None:
-            opaque.added = []
-        opaque.added.extend(items)
+    opaque = receiver(target)
+    if opaque.added is None:
+        opaque.added = []
+    opaque.added.extend(items)
     return at
 
 
 def _frozenset(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
-    callee = intern(machine, Global("builtins", "frozenset"))
-    machine.stack.append(Opaque(callee, (), "frozenset", added=items))
+    machine.stack.append(Opaque(_FROZENSET, (), "frozenset", added=items))
     return at
 
 

@@ -41,7 +41,10 @@ UINT32: Final = struct.Struct("<I").unpack_from
 
 @dataclass(slots=True)
 class Machine:
-    """The machine's state; `metastack` holds the stacks below the open marks."""
+    """The machine's state; `metastack` holds the stacks below the open marks.
+
+    `discarded` is what POP took away, by identity: the tree may know nothing of it.
+    """
 
     data: bytes
     limits: Limits
@@ -51,6 +54,7 @@ class Machine:
     metastack: list[list[Node]] = field(default_factory=list)
     memo: dict[int, Node] = field(default_factory=dict)
     globals: dict[Global, Global] = field(default_factory=dict)
+    discarded: dict[int, Node] = field(default_factory=dict)
     protocol: int = 0
 
 

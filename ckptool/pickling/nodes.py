@@ -1,9 +1,9 @@
 """The inert tree: what a pickle says, as values that nothing can be called on.
 
-Plain `dict`, `list`, `tuple`, `set` and scalars stand for themselves. Everything else that a
-pickle can make is one of the nodes below. Identity is meaning: the same object twice in the file
-is the same object twice in the tree, so nodes compare by identity (a `Global` is a name and
-compares by value).
+Plain `dict`, `list`, `tuple` and scalars stand for themselves. Everything else that a pickle can
+make is one of the nodes below; sets among it, since Python's own have no order of their own.
+Identity is meaning: the same object twice in the file is the same object twice in the tree, so
+nodes compare by identity (a `Global` is a name and compares by value).
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ __all__ = [
 Node: TypeAlias = Any
 """One value of the tree. The set is open: a format may read a call into a node of its own."""
 
-Construction: TypeAlias = Literal["reduce", "newobj", "newobj_ex", "inst", "obj", "frozenset"]
+Construction: TypeAlias = Literal[
+    "reduce", "newobj", "newobj_ex", "inst", "obj", "set", "frozenset"
+]
 """Which opcode made an opaque object; a writer needs it to make the same again."""
 
 
@@ -44,10 +46,11 @@ class Global(NamedTuple):
         return f"{self.module}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # frozen ones take three times as long to make
 class PersistentId:
     """A reference to something kept outside the pickle, shown as what it stands for.
 
+    Each mention of a storage is one of its own, with the value that it was written with.
     `stands_for` is None where no format claimed the reference.
     """
 
@@ -128,7 +131,7 @@ def children(node: Node) -> Iterator[Node]:
         for key, value in node.items():
             yield key
             yield value
-    elif kind is list or kind is tuple or kind is set:
+    elif kind is list or kind is tuple:
         yield from node
     elif kind is PersistentId:
         yield node.value
@@ -140,7 +143,7 @@ def children(node: Node) -> Iterator[Node]:
                 yield part
 
 
-_CONTAINERS = frozenset({dict, list, tuple, set, Opaque, PersistentId})
+_CONTAINERS = frozenset({dict, list, tuple, Opaque, PersistentId})
 
 
 def check_depth(tree: Node, allowed: int) -> None:

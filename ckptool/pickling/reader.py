@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 from ckptool.errors import LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
@@ -28,12 +29,17 @@ _OPCODES_BETWEEN_CHECKS = 1 << 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pickle:
-    """One pickle: its tree, its protocol, the globals it names, and where the stream ended."""
+    """One pickle: its tree, its protocol, the globals it names, and where the stream ended.
+
+    `is_whole` says that the tree has all that the pickle makes: one can also make an object and
+    throw it away, for what its call does.
+    """
 
     tree: Node
     protocol: int
     globals: tuple[Global, ...]
     size: int
+    is_whole: bool
 
 
 def read_pickle(
@@ -57,7 +63,24 @@ def read_pickle(
         raise PickleStreamError("leaves no value behind", offset=size - 1, opcode="STOP")
     tree = machine.stack[-1]
     check_depth(tree, limits.depth)
-    return Pickle(tree, machine.protocol, tuple(machine.globals), size)
+    return Pickle(tree, machine.protocol, tuple(machine.globals), size, _is_whole(machine))
+
+
+def _is_whole(machine: Machine) -> bool:
+    """Whether nothing was made and left out of the tree.
+
+    Picklers throw away what they made only for a tuple that holds itself, and its items are known.
+    """
+    behind = (machine.stack[:-1], *machine.metastack)
+    rest = [*machine.discarded.values(), *chain.from_iterable(behind)]
+    made = [node for node in rest if type(node) not in _NAMES_AND_NUMBERS]
+    if not made:
+        return True
+    kept = {id(node) for node in machine.memo.values()}
+    return all(id(node) in kept for node in made)
+
+
+_NAMES_AND_NUMBERS = frozenset({type(None), bool, int, float, str, bytes, Global})
 
 
 def _run(machine: Machine) -> int:

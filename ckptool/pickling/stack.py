@@ -19,14 +19,15 @@ def _mark(machine: Machine, at: int) -> int:
 
 def _pop(machine: Machine, at: int) -> int:
     if machine.stack:
-        machine.stack.pop()
+        node = machine.stack.pop()
+        machine.discarded[id(node)] = node
     else:
         pop_mark(machine)
     return at
 
 
 def _pop_to_mark(machine: Machine, at: int) -> int:
-    pop_mark(machine)
+    machine.discarded.update((id(node), node) for node in pop_mark(machine))
     return at
 
 

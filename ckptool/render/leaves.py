@@ -23,7 +23,7 @@ from ckptool.pickling.nodes import (
 )
 from ckptool.render.escape import visible
 from ckptool.tensors.arrays import ArrayValue, read_array
-from ckptool.tensors.refs import StorageRef, TensorRef
+from ckptool.tensors.refs import StorageRef, TensorRef, storage_in
 
 __all__ = ["Leaves", "leaf_text", "leaf_type", "plain"]
 
@@ -42,7 +42,7 @@ def leaf_type(node: Node) -> str:
         if node.type is None:
             return "opaque"
         return node.type.name if node.type.module in BUILTINS else str(node.type)
-    if isinstance(node, StorageRef):
+    if storage_in(node) is not None:
         return "storage"
     return _NODE_TYPES.get(type(node), type(node).__name__)
 
@@ -154,7 +154,7 @@ def _opened(node: Node, whole: bool) -> tuple[Any, _Parts | None]:
         return _array(array, whole), None
     if type(node) is dict:
         return _mapping(node)
-    if type(node) is list or type(node) is tuple or type(node) is set:
+    if type(node) is list or type(node) is tuple:
         return [], [(None, item) for item in node]
     if isinstance(node, Opaque):
         return _object(node)
@@ -171,7 +171,7 @@ def _scalar(node: Node) -> Any:
 
 _MEANING: Final[dict[type, Callable[[Node], Node]]] = {
     Global: str,
-    PersistentId: lambda node: node.value,
+    PersistentId: lambda node: storage_in(node) or node.value,
     ExtensionCode: lambda node: node.code,
     OutOfBandBuffer: lambda _node: None,
     Cycle: lambda node: display(node.keys),

@@ -59,7 +59,9 @@ def strided(
 ) -> TensorRef:
     """Return elements of one storage, checked as far as no storage is needed for it."""
     if type(storage) is PersistentId:
-        raise TensorError("its storage is kept outside of this pickle")
+        storage = storage.stands_for
+        if storage is None:
+            raise TensorError("its storage is kept outside of this pickle")
     if type(storage) is not StorageRef:
         raise TensorError("its first argument is not a storage")
     if type(offset) is not int or not 0 <= offset <= LARGEST_COUNT:

@@ -10,7 +10,7 @@ from operator import mul
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 from ckptool.errors import TensorError
-from ckptool.pickling.nodes import Global, Opaque
+from ckptool.pickling.nodes import Global, Node, Opaque, PersistentId
 from ckptool.sources import Extent
 from ckptool.tensors.dtypes import DType
 
@@ -28,6 +28,7 @@ __all__ = [
     "checked_shape",
     "components",
     "row_major_stride",
+    "storage_in",
     "storages_of",
 ]
 
@@ -67,6 +68,13 @@ class StorageRef:
     def extent(self) -> Extent | None:
         """Where the bytes are, None where the file does not have them."""
         return self.extents.get(self.key)
+
+
+def storage_in(node: Node) -> StorageRef | None:
+    """The storage that a node is, or refers to; None for anything else."""
+    if type(node) is PersistentId:
+        node = node.stands_for
+    return node if type(node) is StorageRef else None
 
 
 class Strided(NamedTuple):

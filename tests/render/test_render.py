@@ -151,7 +151,7 @@ def test_what_is_not_alike_is_not_folded() -> None:
         (b"\x00\xff", "bytes", "00ff"),
         (bytearray(b"a"), "bytearray", "61"),
         ([1, {"a": (2,)}], "list", [1, {"a": [2]}]),
-        ({1}, "set", [1]),
+        (Opaque(Global("builtins", "set"), (), "set", added=[1]), "set", [1]),
         ({1: "x", None: "y"}, "dict", {"1": "x", "None": "y"}),
         (Global("m", "f"), "global", "m.f"),
         (PersistentId(("module", 1)), "persistent-id", ["module", 1]),

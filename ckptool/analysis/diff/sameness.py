@@ -19,7 +19,7 @@ from ckptool.pickling.nodes import (
     PersistentId,
 )
 from ckptool.tensors.arrays import ArrayValue, read_array
-from ckptool.tensors.refs import StorageRef, TensorRef
+from ckptool.tensors.refs import StorageRef, TensorRef, storage_in
 from ckptool.values import read_content
 
 __all__ = ["Sameness"]
@@ -28,7 +28,7 @@ _STEPS: Final = 1_000_000
 _BYTES_OF_A_STEP: Final = 1_000
 # What two plain values cost.
 _CHEAP: Final = 2
-_SIZED: Final = frozenset({list, tuple, dict, set})
+_SIZED: Final = frozenset({list, tuple, dict})
 # Of tuples in sets; with sharing, more of either could be more than there is time for.
 _LEVELS: Final = 2
 _WIDTH: Final = 100
@@ -104,19 +104,20 @@ def _cost(node: Node) -> int:
     if kind is Opaque:
         parts = (node.args, node.keyed, node.listed, node.added, *node.args[:1], node.state)
         return 1 + sum(len(part) for part in parts if type(part) in _SIZED)
-    if kind is StorageRef:
-        nbytes: int = node.nbytes
-        return 1 + nbytes // _BYTES_OF_A_STEP
     if kind in _SIZED:
         return 1 + len(node)
+    storage = storage_in(node)
+    if storage is not None:
+        return 1 + storage.nbytes // _BYTES_OF_A_STEP
     return 1 + len(node) // _BYTES_OF_A_STEP if kind in (str, bytes, bytearray) else 1
 
 
 def _has_same_bytes(a: Node, b: Node) -> bool:
     """Whether two storages hold the same; anything else is compared by its parts."""
-    if type(a) is not StorageRef or type(b) is not StorageRef:
+    storage, other = storage_in(a), storage_in(b)
+    if storage is None or other is None:
         return True
-    return is_same_stream(_content(a), _content(b))
+    return is_same_stream(_content(storage), _content(other))
 
 
 def _content(storage: StorageRef) -> Iterator[bytes]:
@@ -210,12 +211,13 @@ def _object(node: Opaque) -> tuple[Hashable, _Parts]:
 
 def _reference(node: Node) -> tuple[Hashable, _Parts]:
     """What stands for something that is kept elsewhere, or by another name."""
+    storage = storage_in(node)
+    if storage is not None:
+        return (StorageRef, storage.dtype.name, storage.numel), []
     if type(node) is PersistentId:
         return (PersistentId,), [node.value]
     if type(node) is OutOfBandBuffer:
         return (OutOfBandBuffer, node.is_readonly), []
-    if type(node) is StorageRef:
-        return (StorageRef, node.dtype.name, node.numel), []
     if type(node) is TensorRef:
         # An object with a tensor in it is walked into, and the tensor compared by itself.
         return (TensorRef, node.dtype.name, node.shape), []
