@@ -26,6 +26,10 @@ __all__ = ["write_pickle"]
 _BATCH: Final = 1000
 _FRAME_BYTES: Final = 1 << 16
 _LEAST_FRAME: Final = 4
+_FRAME_HEADER: Final = 9
+_LONGEST_REFERENCE: Final = 5
+_LEAST_OWN: Final = 2
+"""Shorter strings than this are one object for all that are equal."""
 _LONGEST_SHORT: Final = 0xFF
 _LONGEST: Final = 0xFFFFFFFF
 
@@ -41,13 +45,16 @@ def write_pickle(
     protocol: int,
     replaced: Mapping[int, Node] | None = None,
     lower: Callable[[Node], Node] | None = None,
+    source: bytes = b"",
 ) -> bytes:
     """Return a tree as a pickle; protocols below 1 are written as 1.
 
     `replaced` says by the identity of a node what is written in its place, wherever it stands.
-    `lower` turns a format's own node into the call that it was read from.
+    `lower` turns a format's own node into the call that it was read from. `source` is the pickle
+    that the tree was read from: it tells which short strings were one object, as far as nothing
+    was edited before them.
     """
-    writer = _Writer(max(protocol, 1), replaced or {}, lower)
+    writer = _Writer(max(protocol, 1), replaced or {}, lower, source)
     return writer.write(tree)
 
 
@@ -59,14 +66,22 @@ class _Writer:
     """
 
     def __init__(
-        self, protocol: int, replaced: Mapping[int, Node], lower: Callable[[Node], Node] | None
+        self,
+        protocol: int,
+        replaced: Mapping[int, Node],
+        lower: Callable[[Node], Node] | None,
+        source: bytes,
     ) -> None:
         self._protocol = protocol
         self._replaced = replaced
         self._lower = lower
+        self._source = source
+        self._head = 2 if protocol >= 2 else 0
+        self._short: dict[int, str | bytes] = {}
         self._out = bytearray()
         self._framed: bytearray | None = bytearray() if protocol >= 4 else None
         self._memo: dict[int, int] = {}
+        self._memoized = 0
         self._pending: list[tuple[Callable[[Any], None], Any]] = []
 
     def write(self, tree: Node) -> bytes:
@@ -98,6 +113,8 @@ class _Writer:
         index = self._memo.get(id(node))
         if index is None:
             _SAVERS[kind](self, node)
+        elif self._source and kind in (str, bytes) and len(node) < _LEAST_OWN:
+            self._repeat(node, index)
         else:
             self._refer(index)
 
@@ -117,7 +134,8 @@ class _Writer:
         self._pending.append((step, argument))
 
     def _memoize(self, node: Node) -> None:
-        index = len(self._memo)
+        index = self._memoized
+        self._memoized += 1
         self._memo[id(node)] = index
         if self._protocol >= 4:
             self._out += b"\x94"
@@ -159,17 +177,37 @@ class _Writer:
 
     # Text and bytes -----------------------------------------------------------------------------
 
-    def _save_text(self, node: str) -> None:
-        data = node.encode("utf-8", "surrogatepass")
-        short = b"\x8c" if self._protocol >= 4 else None
-        self._emit_data(_counted(len(data), short, b"X", b"\x8d"), data)
+    def _save_text(self, node: str | bytes) -> None:
+        self._emit_data(*self._spelled(node))
+        if len(node) < _LEAST_OWN:
+            self._short[self._memoized] = node
         self._memoize(node)
 
-    def _save_bytes(self, node: bytes) -> None:
+    def _spelled(self, node: str | bytes) -> tuple[bytes, bytes]:
+        """The opcode of a string with its count, and its bytes."""
+        if isinstance(node, str):
+            data = node.encode("utf-8", "surrogatepass")
+            return _counted(
+                len(data), b"\x8c" if self._protocol >= 4 else None, b"X", b"\x8d"
+            ), data
         # Before protocol 3 only Python 2 had bytes: its text, where that is no UTF-8.
         codes = (b"C", b"B", b"\x8e") if self._protocol >= 3 else (b"U", b"T", b"T")
-        self._emit_data(_counted(len(node), *codes), node)
-        self._memoize(node)
+        return _counted(len(node), *codes), node
+
+    def _repeat(self, node: str | bytes, index: int) -> None:
+        """Save a short string again.
+
+        Python has one object for all that are equal, and whoever pickled them may have had several.
+        Where the source has the same string here, or a reference to one, it is written so too.
+        """
+        at = self._head + len(self._out)
+        if self._framed is not None:
+            at += len(self._framed) + _FRAME_HEADER
+        if self._source.startswith(b"".join(self._spelled(node)), at):
+            self._save_text(node)
+            return
+        referred = _reference(self._source[at : at + _LONGEST_REFERENCE])
+        self._refer(index if self._short.get(referred) != node else referred)
 
     def _save_bytearray(self, node: bytearray) -> None:
         self._emit_data(b"\x96" + _UINT64(len(node)), node)
@@ -396,6 +434,13 @@ def _counted(length: int, short: bytes | None, usual: bytes, long: bytes) -> byt
     return usual + _UINT32(length) if length <= _LONGEST else long + _UINT64(length)
 
 
+def _reference(data: bytes) -> int:
+    """The memo entry that the stream refers to, -1 where it does something else."""
+    if data[:1] == b"h":
+        return data[1]
+    return int.from_bytes(data[1:], "little") if data[:1] == b"j" else -1
+
+
 def _line(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass") + b"\n"
 
@@ -405,7 +450,7 @@ _EXTENSIONS: Final = {1: b"\x82", 2: b"\x83", 4: b"\x84"}
 
 _SAVERS: Final[dict[type, Callable[[_Writer, Any], None]]] = {
     str: _Writer._save_text,
-    bytes: _Writer._save_bytes,
+    bytes: _Writer._save_text,
     bytearray: _Writer._save_bytearray,
     tuple: _Writer._save_tuple,
     list: _Writer._save_list,
