@@ -12,6 +12,9 @@
     ├── AmbiguousRootError             roots
     ├── SpecError                      no model, or a wrong spec file: place
     ├── InputError                     the file cannot be read at all
+    ├── EditError                      an edit that cannot be made: key_path
+    │   ├── EntryConflictError         two entries would have one name: names
+    │   └── SharedStorageError         bytes that are also another tensor's: others
     └── OutputError                    what a command says cannot be written
 
 The fields come first and the sentence is built from them. Programming errors stay built-in
@@ -32,6 +35,8 @@ __all__ = [
     "AmbiguousRootError",
     "ArchiveError",
     "CkptoolError",
+    "EditError",
+    "EntryConflictError",
     "EntryNotFoundError",
     "InputError",
     "LimitExceededError",
@@ -39,6 +44,7 @@ __all__ = [
     "NotACheckpointError",
     "OutputError",
     "PickleStreamError",
+    "SharedStorageError",
     "SpecError",
     "TensorError",
     "UnsupportedFormatError",
@@ -87,10 +93,15 @@ class UnsupportedFormatError(CkptoolError):
     """A checkpoint of a format that is recognised but not handled."""
 
     def __init__(
-        self, found: str, *, supported: Sequence[str] = (), hint: str | None = None
+        self,
+        found: str,
+        *,
+        supported: Sequence[str] = (),
+        verb: Literal["reads", "edits"] = "reads",
+        hint: str | None = None,
     ) -> None:
-        also = f"; it reads {', '.join(supported)}" if supported else ""
-        super().__init__(f"{found} is not a format that ckptool reads{also}", hint=hint)
+        also = f"; it {verb} {', '.join(supported)}" if supported else ""
+        super().__init__(f"{found} is not a format that ckptool {verb}{also}", hint=hint)
         self.found = found
         self.supported = tuple(supported)
 
@@ -191,6 +202,35 @@ class AmbiguousRootError(CkptoolError):
     def __init__(self, why: str, *, roots: Sequence[str], hint: str | None = None) -> None:
         super().__init__(f"{len(roots):,} roots {why}", hint=hint)
         self.roots = tuple(roots)
+
+
+class EditError(CkptoolError):
+    """An edit that the file does not allow; `key_path` is the displayed path that it is about."""
+
+    def __init__(
+        self, problem: str, *, key_path: str | None = None, hint: str | None = None
+    ) -> None:
+        where = f"{key_path!r}: " if key_path is not None else ""
+        super().__init__(f"{where}{problem}", hint=hint)
+        self.key_path = key_path
+
+
+class EntryConflictError(EditError):
+    """Two entries that would have one name; `names` are those that they have now."""
+
+    def __init__(self, name: str, *, names: Sequence[str], hint: str | None = None) -> None:
+        said = " and ".join(repr(one) for one in names)
+        super().__init__(f"{said} would both be {name!r}", hint=hint)
+        self.names = tuple(names)
+
+
+class SharedStorageError(EditError):
+    """Bytes that cannot be changed because they are another tensor's too: `others`."""
+
+    def __init__(self, key_path: str, *, others: Sequence[str], hint: str | None = None) -> None:
+        said = ", ".join(repr(one) for one in others)
+        super().__init__(f"its bytes are also those of {said}", key_path=key_path, hint=hint)
+        self.others = tuple(others)
 
 
 class SpecError(CkptoolError):

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+import zlib
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from ckptool.errors import InputError, MalformedCheckpointError
+from ckptool.errors import ArchiveError, InputError, MalformedCheckpointError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["BytesSource", "Extent", "FileSource", "Source"]
+__all__ = ["CHUNK_BYTES", "BytesSource", "Extent", "FileSource", "Source", "read_content"]
+
+CHUNK_BYTES: Final = 1 << 20
+"""How much content is handed out at a time: what is read is still in the cache when used."""
 
 
 class Source(Protocol):
@@ -149,6 +154,41 @@ class Extent(NamedTuple):
     stored_size: int
     is_deflated: bool = False
     crc: int | None = None
+
+
+def read_content(extent: Extent, start: int = 0, size: int | None = None) -> Iterator[bytes]:
+    """Yield `size` bytes of an extent's content from `start`, inflated where it is deflated.
+
+    Without a size it is all that follows. They come in chunks.
+    """
+    size = extent.size - start if size is None else size
+    if extent.is_deflated:
+        yield from _inflate(extent, start, size)
+        return
+    for at in range(start, start + size, CHUNK_BYTES):
+        yield extent.source.read(extent.offset + at, min(CHUNK_BYTES, start + size - at))
+
+
+def _inflate(extent: Extent, start: int, size: int) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    skip, left = start, size
+    at, end = extent.offset, extent.offset + extent.stored_size
+    pending = b""
+    while left > 0:
+        if not pending and at < end:
+            pending = extent.source.read(at, min(CHUNK_BYTES, end - at))
+            at += len(pending)
+        try:
+            content = inflater.decompress(pending, CHUNK_BYTES)
+        except zlib.error as error:
+            raise ArchiveError(f"cannot be inflated: {error}", offset=extent.offset) from error
+        pending = inflater.unconsumed_tail
+        if not content and not pending and at >= end:
+            raise ArchiveError("inflates to less than is recorded", offset=extent.offset)
+        content, skip = content[skip:], max(0, skip - len(content))
+        if content:
+            yield content[:left]
+            left -= len(content)
 
 
 def _whole(data: bytes, offset: int, length: int) -> bytes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ckptool.errors import ArchiveError, CkptoolError, LimitExceededError, TensorError, about
+from ckptool.errors import CkptoolError, LimitExceededError, TensorError, about
+from ckptool.sources import CHUNK_BYTES, read_content
 from ckptool.tensors.refs import NoData, Strided, TensorRef
 
 if TYPE_CHECKING:
@@ -20,20 +20,15 @@ if TYPE_CHECKING:
     from ckptool.tensors.dtypes import DType
 
 __all__ = [
-    "CHUNK_BYTES",
     "can_be_read_into",
     "has_runs",
     "numpy_dtype",
     "read_bytes",
-    "read_content",
     "read_elements",
     "read_into",
     "run_of",
     "without_repetition",
 ]
-
-CHUNK_BYTES = 1 << 20
-"""How much of a tensor is handed out at a time: what is read is still in the cache when used."""
 
 # A tensor whose elements do not lie one behind the other is gathered: what is held of it, the run
 # up to which reading gaps along costs less than another call, and how many times more than its
@@ -115,11 +110,6 @@ def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
         return
     for chunk in read_elements(tensor):
         yield chunk.tobytes()
-
-
-def read_content(extent: Extent) -> Iterator[bytes]:
-    """Yield what a record holds, inflated where it is deflated, in chunks."""
-    return _read(extent, 0, extent.size)
 
 
 def can_be_read_into(tensor: TensorRef) -> bool:
@@ -208,38 +198,7 @@ def _raw(tensor: TensorRef, data: Strided) -> Iterator[bytes]:
     extent = data.storage.extent
     if extent is None or not tensor.nbytes:
         return
-    yield from _read(extent, tensor.dtype.nbytes_of(data.offset), tensor.nbytes)
-
-
-def _read(extent: Extent, start: int, size: int) -> Iterator[bytes]:
-    """Yield `size` bytes of an extent's content from `start`, in chunks."""
-    if extent.is_deflated:
-        yield from _inflate(extent, start, size)
-        return
-    for at in range(start, start + size, CHUNK_BYTES):
-        yield extent.source.read(extent.offset + at, min(CHUNK_BYTES, start + size - at))
-
-
-def _inflate(extent: Extent, start: int, size: int) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    skip, left = start, size
-    at, end = extent.offset, extent.offset + extent.stored_size
-    pending = b""
-    while left > 0:
-        if not pending and at < end:
-            pending = extent.source.read(at, min(CHUNK_BYTES, end - at))
-            at += len(pending)
-        try:
-            content = inflater.decompress(pending, CHUNK_BYTES)
-        except zlib.error as error:
-            raise ArchiveError(f"cannot be inflated: {error}", offset=extent.offset) from error
-        pending = inflater.unconsumed_tail
-        if not content and not pending and at >= end:
-            raise ArchiveError("inflates to less than is recorded", offset=extent.offset)
-        content, skip = content[skip:], max(0, skip - len(content))
-        if content:
-            yield content[:left]
-            left -= len(content)
+    yield from read_content(extent, tensor.dtype.nbytes_of(data.offset), tensor.nbytes)
 
 
 def _from_bytes(tensor: TensorRef, data: Strided, element: np.dtype[Any]) -> Iterator[NDArray[Any]]:
@@ -347,7 +306,7 @@ def _read_run(extent: Extent, box: _Box) -> NDArray[np.void]:
     """Read the whole run that a box spans, and view its elements in it."""
     import numpy as np
 
-    raw = b"".join(_read(extent, box.offset * box.itemsize, box.span))
+    raw = b"".join(read_content(extent, box.offset * box.itemsize, box.span))
     steps = [step * box.itemsize for step in box.stride]
     return np.ndarray(box.shape, np.dtype((np.void, box.itemsize)), raw, strides=steps)
 

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool import open_checkpoint, read_bytes, read_elements, values
+from ckptool import open_checkpoint, read_bytes, read_elements, sources, values
 from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.tensors.dtypes import DTYPES
 from ckptool.tensors.refs import Strided, TensorRef
@@ -46,6 +46,7 @@ def test_no_chunk_is_larger_than_the_bound(
     chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(values, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", chunk)
     kept = torch.arange(60, dtype=torch.float64).reshape(3, 20)
     for tensor in (kept, kept.t(), kept[:, ::3], kept[1]):
         path = tmp_path / "t.pt"
@@ -114,6 +115,7 @@ def test_compressed_storages_are_inflated_piece_by_piece(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(values, "CHUNK_BYTES", 64)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 64)
     storage = Tensor("int32", (500,)).storage
     tensor = Tensor("int32", (100,), storage=storage, offset=30, stride=(3,))
     found = tensor_of(tmp_path / "t.pt", tensor, compress=True)

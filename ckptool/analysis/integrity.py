@@ -12,9 +12,8 @@ from ckptool.analysis.progress import Progress, side_by_side
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.errors import ArchiveError
-from ckptool.sources import Extent
+from ckptool.sources import Extent, read_content
 from ckptool.tensors.refs import storages_of
-from ckptool.values import read_content
 
 __all__ = ["Records", "check_records", "defect_findings"]
 

@@ -36,6 +36,7 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
     pickle = read_pickle(source.read(0, source.size), calls=calls, limits=limits)
     rest = source.size - pickle.size
     return Container(
+        source=source,
         format="pickle",
         file=FileFacts(source.path, source.size, pickle.protocol),
         tree=pickle.tree,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ckptool.pickling.nodes import Global, Node
-from ckptool.sources import Extent
+from ckptool.sources import Extent, Source
 from ckptool.tensors.refs import ByteOrder
 
 __all__ = ["Container", "CrcState", "FileFacts", "FormatName", "ModuleAttributes", "crc_state"]
@@ -43,13 +43,14 @@ class ModuleAttributes:
 class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
 
-    `tree_bytes` is how many bytes the tree was read from. `referenced` are the storage keys that a
-    pickle names. `globals` are the names in the pickles,
-    in the order of their first use. `records` are all records of an archive, storages among them,
-    by their names. `script_classes` is what the code of a TorchScript archive
-    says of its classes, and `beside` holds the trees of its other pickles by their records' names.
+    `tree_bytes` is how many bytes the tree was read from; `is_whole` says that it has all that they
+    make. `referenced` are the storage keys that a pickle names. `globals` are the names in the
+    pickles, in the order of their first use. `records` are all records of an archive, storages
+    among them, by their names. `script_classes` is what the code of a TorchScript archive says of
+    its classes, and `beside` holds the trees of its other pickles by their records' names.
     """
 
+    source: Source
     format: FormatName
     file: FileFacts
     tree: Node
@@ -61,6 +62,7 @@ class Container:
     beside: Mapping[str, Node] = field(default_factory=dict)
     script_classes: Mapping[Global, ModuleAttributes] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    is_whole: bool = True
 
 
 def crc_state(extents: list[Extent]) -> CrcState:

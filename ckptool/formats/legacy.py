@@ -7,21 +7,31 @@ little-endian on every machine (`torch/csrc/generic/serialization.cpp`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from ckptool.errors import ArchiveError, LimitExceededError, PickleStreamError
 from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.content import Piece, Rewrite, piece_of
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, PersistentId
 from ckptool.pickling.reader import Pickle, read_pickle
+from ckptool.pickling.writer import write_pickle
 from ckptool.sources import Extent, FileSource, Source
+from ckptool.tensors.lowering import lower
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import StorageRef, storage_in
 
-__all__ = ["MAGIC_NUMBER", "LegacyStream", "read_legacy", "read_stream", "starts_as_legacy"]
+__all__ = [
+    "MAGIC_NUMBER",
+    "LegacyStream",
+    "read_legacy",
+    "read_stream",
+    "starts_as_legacy",
+    "write_legacy",
+]
 
 MAGIC_NUMBER: Final = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
@@ -52,6 +62,7 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
     """Read a legacy checkpoint."""
     stream = read_stream(source, limits)
     return Container(
+        source=source,
         format="torch-legacy",
         file=FileFacts(source.path, source.size, stream.pickle.protocol, "little"),
         tree=stream.pickle.tree,
@@ -60,18 +71,40 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
         referenced=frozenset(stream.extents),
         globals=stream.pickle.globals,
         warnings=stream.warnings,
+        is_whole=stream.pickle.is_whole,
     )
+
+
+def write_legacy(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
+    """Yield the pieces of a legacy checkpoint: its pickles, then each storage behind its count."""
+    source, limits = container.source, Limits()
+    start = _start_of_object(source, limits)
+    size = container.tree_bytes
+    yield source.read(0, start)
+    tree = source.read(start, size)
+    if rewrite.tree is not None:
+        tree = write_pickle(
+            rewrite.tree,
+            protocol=container.file.protocol or 0,
+            replaced=rewrite.replaced,
+            lower=lower,
+            source=tree,
+        )
+    yield tree
+    keys = _read_pickle_at(source, start + size, limits)
+    wanted = [storage.key for storage in rewrite.storages]
+    if wanted == keys.tree:
+        yield source.read(start + size, keys.size)
+    else:
+        yield write_pickle(wanted, protocol=keys.protocol)
+    for storage in rewrite.storages:
+        yield storage.numel.to_bytes(_COUNT_BYTES, "little")
+        yield piece_of(storage.content)
 
 
 def read_stream(source: Source, limits: Limits) -> LegacyStream:
     """Read the five pickles and the counts of the storages behind them."""
-    at = 0
-    for expected in (MAGIC_NUMBER, _PROTOCOL_VERSION):
-        pickle = _read_pickle_at(source, at, limits)
-        if pickle.tree != expected:
-            raise ArchiveError(f"{expected} should stand in the stream's head", offset=at)
-        at += pickle.size
-    at += _read_pickle_at(source, at, limits).size
+    at = _start_of_object(source, limits)
     extents: dict[str, Extent] = {}
     table = StorageTable(extents)
     views: list[_View] = []
@@ -87,6 +120,17 @@ def read_stream(source: Source, limits: Limits) -> LegacyStream:
         if root is not None:
             extents[view.key] = view.extent(root)
     return LegacyStream(pickle, extents, warnings)
+
+
+def _start_of_object(source: Source, limits: Limits) -> int:
+    """The offset behind the magic number, the protocol version and the system information."""
+    at = 0
+    for expected in (MAGIC_NUMBER, _PROTOCOL_VERSION):
+        pickle = _read_pickle_at(source, at, limits)
+        if pickle.tree != expected:
+            raise ArchiveError(f"{expected} should stand in the stream's head", offset=at)
+        at += pickle.size
+    return at + _read_pickle_at(source, at, limits).size
 
 
 @dataclass(frozen=True, slots=True)

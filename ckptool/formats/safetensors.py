@@ -7,11 +7,14 @@ The rules, and their order, are those of the reference implementation (safetenso
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, Final
 
 from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.content import Piece, Rewrite, piece_of
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, FileSource, Source
 from ckptool.tensors.dtypes import SAFETENSORS_DTYPES
@@ -24,10 +27,11 @@ from ckptool.tensors.refs import (
     row_major_stride,
 )
 
-__all__ = ["is_safetensors", "read_safetensors"]
+__all__ = ["is_safetensors", "read_safetensors", "write_safetensors"]
 
 _METADATA: Final = "__metadata__"
 _LENGTH_BYTES = 8
+_ALIGNMENT: Final = 8
 # A length of a terabyte is none; text that has a brace at this place has letters before it.
 _LARGEST_LENGTH_BYTES = 5
 _PACKED = "F4"
@@ -58,6 +62,7 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         )
     _check_coverage(extents, start, source.size)
     return Container(
+        source=source,
         format="safetensors",
         file=FileFacts(source.path, source.size, byteorder="little"),
         tree=tree,
@@ -65,6 +70,35 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         extents=extents,
         referenced=frozenset(extents),
     )
+
+
+def write_safetensors(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
+    """Yield the pieces of a file with the tensors that stay: the header, then their data.
+
+    Both keep the order that they have; so does what the file says of itself.
+    """
+    length = container.tree_bytes
+    header = container.source.read(_LENGTH_BYTES, length)
+    if rewrite.tree is not None:
+        header = _header(_parse(header), rewrite)
+    yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    for storage in rewrite.storages:
+        yield piece_of(storage.content)
+
+
+def _header(old: dict[str, Any], rewrite: Rewrite) -> bytes:
+    """The header with new names and places, filled up with blanks so that the data is aligned."""
+    ends = list(accumulate((one.content.size for one in rewrite.storages), initial=0))
+    places = dict(zip((one.old_key for one in rewrite.storages), pairwise(ends), strict=True))
+    header = {}
+    for name, node in rewrite.top.items():
+        if name == _METADATA:
+            header[name] = old[name]
+        else:
+            key = node.data.storage.key
+            header[name] = {**old[key], "data_offsets": places[key]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % _ALIGNMENT)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
         protocol = pickle.protocol
     unread = (f"records that are no pickles: {', '.join(others)}",) if others else ()
     return Container(
+        source=source,
         format="torch-package",
         file=FileFacts(
             source.path,

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 
 from ckptool.errors import ArchiveError
 from ckptool.formats.archive import Archive, read_record
+from ckptool.formats.archive_writer import ALIGNMENT, Record, write_archive
 from ckptool.formats.container import Container, FileFacts, crc_state
+from ckptool.formats.content import Content, NewStorage, Piece, Rewrite
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.reader import read_pickle
+from ckptool.pickling.writer import write_pickle
 from ckptool.sources import Extent, FileSource
+from ckptool.tensors.lowering import lower
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import ByteOrder
 
-__all__ = ["PICKLE", "read_byteorder", "read_torch_zip"]
+__all__ = ["PICKLE", "read_byteorder", "read_torch_zip", "write_torch_zip"]
 
 PICKLE = "data.pkl"
 _STORAGES = "data/"
 _BYTEORDER = "byteorder"
+_ALIGNMENT = ".storage_alignment"
+_SERIALIZATION_ID = ".data/serialization_id"
 _OWN_RECORDS = frozenset(
-    {PICKLE, _BYTEORDER, "version", ".format_version", ".storage_alignment",
-     ".data/serialization_id", ""}
-)  # fmt: skip
+    {PICKLE, _BYTEORDER, "version", ".format_version", _ALIGNMENT, _SERIALIZATION_ID, ""}
+)
+# An extra field has at most so many bytes; torch itself takes powers of two.
+_LARGEST_ALIGNMENT = 1 << 15
 
 
 def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Container:
@@ -37,6 +45,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
     data = read_record(archive.records[PICKLE], limits)
     pickle = read_pickle(data, calls=REBUILD_CALLS, resolve=table.resolver(), limits=limits)
     return Container(
+        source=source,
         format="torch-zip",
         file=FileFacts(
             source.path,
@@ -58,7 +67,55 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
             *_warn_of_others(archive),
             *_warn_of_rest(data, pickle.size),
         ),
+        is_whole=pickle.is_whole,
     )
+
+
+def write_torch_zip(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
+    """Yield the pieces of a zip checkpoint, its records in the order of the one that was read.
+
+    The id of the serialization is left out: torch makes it from the content, by the hashes and the
+    order of hash tables of the machine that it runs on.
+    """
+    stay: dict[str, list[NewStorage]] = defaultdict(list)
+    for storage in rewrite.storages:
+        stay[storage.old_key].append(storage)
+    folder = f"{container.file.archive_name}/"
+    records = _records(container, rewrite, stay)
+    named = (Record(folder + name, content) for name, content in records)
+    return write_archive(named, _alignment(container))
+
+
+def _records(
+    container: Container, rewrite: Rewrite, stay: Mapping[str, list[NewStorage]]
+) -> Iterator[Record]:
+    for name, extent in container.records.items():
+        if name == PICKLE and rewrite.tree is not None:
+            yield Record(name, _pickle(container, extent, rewrite))
+        elif name.startswith(_STORAGES) and name != _STORAGES:
+            for storage in stay.get(name.removeprefix(_STORAGES), ()):
+                yield Record(_STORAGES + storage.key, storage.content)
+        elif name != _SERIALIZATION_ID:
+            yield Record(name, Content(extent, 0, extent.size))
+
+
+def _pickle(container: Container, extent: Extent, rewrite: Rewrite) -> bytes:
+    return write_pickle(
+        rewrite.tree,
+        protocol=container.file.protocol or 0,
+        replaced=rewrite.replaced,
+        lower=lower,
+        source=read_record(extent, Limits(pickle_bytes=extent.size)),
+    )
+
+
+def _alignment(container: Container) -> int:
+    """What the file says that its data is aligned to; files before torch 2.7 do not say."""
+    record = container.records.get(_ALIGNMENT)
+    text = b"" if record is None else read_record(record, Limits(), most=16)
+    said = int(text) if text.isdigit() else 0
+    is_possible = 0 < said <= _LARGEST_ALIGNMENT and said.bit_count() == 1
+    return said if is_possible else ALIGNMENT
 
 
 def read_byteorder(archive: Archive, limits: Limits) -> ByteOrder:

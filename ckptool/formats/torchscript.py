@@ -59,6 +59,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
                 limits=limits,
             )
     return Container(
+        source=source,
         format="torchscript",
         file=FileFacts(
             source.path,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ckptool import open_checkpoint, values
+from ckptool import open_checkpoint, sources, values
 from ckptool.analysis.statistics import HISTOGRAM_BINS, Statistics, statistics
 from ckptool.tensors.refs import TensorRef
 
@@ -34,6 +34,7 @@ def test_figures_are_those_of_torch(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(values, "CHUNK_BYTES", 256)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 256)
     torch.manual_seed(0)
     tensor = torch.randn(40, 30).to(getattr(torch, dtype))
     exact = tensor.double()

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 from ckptool.analysis.diff.tensor_pair import TensorPair
 from ckptool.analysis.progress import UNWATCHED, Progress, side_by_side
+from ckptool.sources import CHUNK_BYTES
 from ckptool.tensors.refs import Strided, TensorRef
-from ckptool.values import CHUNK_BYTES, has_runs, read_bytes, read_into
+from ckptool.values import has_runs, read_bytes, read_into
 
 __all__ = ["Record", "are_same_bytes", "is_same_by_record", "is_same_stream", "record_of"]
 

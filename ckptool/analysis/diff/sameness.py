@@ -18,9 +18,9 @@ from ckptool.pickling.nodes import (
     OutOfBandBuffer,
     PersistentId,
 )
+from ckptool.sources import read_content
 from ckptool.tensors.arrays import ArrayValue, read_array
 from ckptool.tensors.refs import StorageRef, TensorRef, storage_in
-from ckptool.values import read_content
 
 __all__ = ["Sameness"]
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptool import Checkpoint, Figures, diff, open_checkpoint, values
+from ckptool import Checkpoint, Figures, diff, open_checkpoint, sources, values
 from ckptool.analysis.diff import equality
 from ckptool.analysis.diff.equality import are_same_bytes, is_same_stream
 from ckptool.analysis.diff.tensor_pair import TensorPair
@@ -38,6 +38,7 @@ CONTAINERS: Final[dict[str, Callable[[Tensor], bytes]]] = {
 @pytest.fixture
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "CHUNK_BYTES", 256)
+    monkeypatch.setattr(sources, "CHUNK_BYTES", 256)
     monkeypatch.setattr(equality, "CHUNK_BYTES", 256)
     monkeypatch.setattr(equality, "_BEGINNING", 16)
     monkeypatch.setattr(equality, "_PIECE", 1000)
@@ -90,6 +91,7 @@ def test_the_same_content_is_equal_whatever_it_is_stored_in(
 def test_one_flipped_bit_anywhere_is_found(second: str, bit: int, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(values, "CHUNK_BYTES", 256)
+        patched.setattr(sources, "CHUNK_BYTES", 256)
         patched.setattr(equality, "CHUNK_BYTES", 256)
         patched.setattr(equality, "_BEGINNING", 16)
         patched.setattr(equality, "_PIECE", 1000)

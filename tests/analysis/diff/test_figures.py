@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ckptool import Figures, TensorDiff, values
+from ckptool import Figures, TensorDiff, sources, values
 from ckptool.analysis.diff import equality, steps, tally
 from tests import builders, strategies
 from tests.analysis.diff.tensor_pairs import NUMBERS, compare, compare_all, compare_files
@@ -428,7 +428,7 @@ def test_figures_do_not_depend_on_what_is_read_at_a_time(
     for step, chunk in ((STEP, 1 << 20), (BLOCK, 1 << 12), (3 * BLOCK, 1000), (2 * BLOCK, 48)):
         for module in (steps, tally):
             monkeypatch.setattr(module, "STEP", step)
-        for module in (values, equality):
+        for module in (sources, values, equality):
             monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
         monkeypatch.setattr(equality, "_BEGINNING", 1)
         stored = {"plain": (a, b), "turned": (a.t().contiguous().t(), b)}

@@ -1,0 +1,149 @@
+"""Archives as torch's own writer lays them out, record by record.
+
+Every record is followed by a descriptor with its CRC and sizes, its data begins on a multiple of
+the alignment, a ZIP64 end record is always there (`caffe2/serialize/inline_container.cc` and its
+miniz). Without an edit the bytes of torch's own archives come out again.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from ckptool.formats.content import Content, Copy, Fresh, Piece, size_of
+
+__all__ = ["ALIGNMENT", "Record", "write_archive"]
+
+ALIGNMENT: Final = 64
+
+_LOCAL = struct.Struct("<4s5H3I2H").pack
+_CENTRAL = struct.Struct("<4s6H3I5H2I").pack
+_DESCRIPTOR = struct.Struct("<4s3I").pack
+_DESCRIPTOR64 = struct.Struct("<4sI2Q").pack
+_END64 = struct.Struct("<4sQ2H2I4Q").pack
+_LOCATOR64 = struct.Struct("<4sIQI").pack
+_END = struct.Struct("<4s4H2IH").pack
+
+_LOCAL_BYTES = 30
+_EXTRA_HEADER = 4
+_IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
+_ZIP64_EXTRA = 1
+_DEFLATED = 8
+_NAMES_ARE_UTF8, _DESCRIPTOR_FOLLOWS = 0x800, 0x8
+# What miniz puts into the ZIP64 end record: 3.0 on Unix, and ZIP64 needed to read it.
+_MADE_BY, _NEEDED = 798, 45
+_END64_BYTES_BEHIND_SIZE = 44
+
+
+class Record(NamedTuple):
+    """A record's whole name, and what it holds: bytes, or content of the archive that was read."""
+
+    name: str
+    content: bytes | Content
+
+
+class _Facts(NamedTuple):
+    """What an archive says of a record, in its headers and in its directory."""
+
+    name: bytes
+    method: int
+    crc: int
+    stored_size: int
+    size: int
+    offset: int
+
+    @property
+    def flags(self) -> int:
+        """Nothing follows an empty record; names that are no UTF-8 were kept byte by byte."""
+        return _NAMES_ARE_UTF8 | (_DESCRIPTOR_FOLLOWS if self.stored_size else 0)
+
+    @property
+    def wide(self) -> bytes:
+        """The extra field for what does not fit into 32 bits, empty where all does."""
+        fields = [self.size, self.stored_size] if self.is_large else []
+        fields += [self.offset] if self.offset >= _IN_EXTRA_32 else []
+        if not fields:
+            return b""
+        return struct.pack(f"<2H{len(fields)}Q", _ZIP64_EXTRA, 8 * len(fields), *fields)
+
+    @property
+    def is_large(self) -> bool:
+        return max(self.size, self.stored_size) >= _IN_EXTRA_32
+
+
+def write_archive(records: Iterable[Record], alignment: int = ALIGNMENT) -> Iterator[Piece]:
+    """Yield the pieces of an archive; content that is whole keeps its CRC and compression."""
+    directory: list[_Facts] = []
+    at = 0
+    for name, content in records:
+        piece, method, crc, size = _stored(content)
+        encoded = name.encode("utf-8", "surrogateescape")
+        facts = _Facts(encoded, method, crc, size_of(piece), size, at)
+        header = _local_header(facts, alignment)
+        yield header
+        at += len(header)
+        if facts.stored_size:
+            yield piece
+            if isinstance(piece, Fresh):
+                facts = facts._replace(crc=piece.crc)
+            descriptor = _descriptor(facts)
+            yield descriptor
+            at += facts.stored_size + len(descriptor)
+        directory.append(facts)
+    yield _directory(directory, at)
+
+
+def _stored(content: bytes | Content) -> tuple[Piece, int, int, int]:
+    """A record's bytes as they are stored, how they are compressed, their CRC and their size."""
+    if isinstance(content, bytes):
+        return content, 0, zlib.crc32(content), len(content)
+    if not content.is_whole:
+        return Fresh(content), 0, 0, content.size
+    extent = content.extent
+    copy = Copy(extent.source, extent.offset, extent.stored_size)
+    # 0 stands for "not recorded", which it stays.
+    return copy, _DEFLATED if extent.is_deflated else 0, extent.crc or 0, extent.size
+
+
+def _local_header(facts: _Facts, alignment: int) -> bytes:
+    """A record's header, with an extra field that moves its data to the alignment.
+
+    CRC and sizes are zero in it: they stand in the descriptor.
+    """
+    wide = facts.wide
+    behind = facts.offset + _LOCAL_BYTES + len(facts.name) + len(wide) + _EXTRA_HEADER
+    length = -behind % alignment
+    extra = wide + b"FB" + length.to_bytes(2, "little") + b"Z" * length
+    fixed = _LOCAL(
+        b"PK\3\4", 0, facts.flags, facts.method, 0, 0, 0, 0, 0, len(facts.name), len(extra)
+    )
+    return fixed + facts.name + extra
+
+
+def _descriptor(facts: _Facts) -> bytes:
+    pack = _DESCRIPTOR64 if facts.wide else _DESCRIPTOR
+    return pack(b"PK\7\x08", facts.crc, facts.stored_size, facts.size)
+
+
+def _directory(records: list[_Facts], start: int) -> bytes:
+    directory = b"".join(_central(facts) for facts in records)
+    count, size = len(records), len(directory)
+    end64 = _END64(
+        b"PK\6\6", _END64_BYTES_BEHIND_SIZE, _MADE_BY, _NEEDED, 0, 0, count, count, size, start
+    )
+    locator64 = _LOCATOR64(b"PK\6\7", 0, start + size, 1)
+    short = min(count, _IN_EXTRA_16)
+    end = _END(b"PK\5\6", 0, 0, short, short, min(size, _IN_EXTRA_32), min(start, _IN_EXTRA_32), 0)
+    return directory + end64 + locator64 + end
+
+
+def _central(facts: _Facts) -> bytes:
+    wide = facts.wide
+    sizes = [_IN_EXTRA_32] * 2 if facts.is_large else [facts.stored_size, facts.size]
+    fixed = _CENTRAL(
+        b"PK\1\2", 0, 0, facts.flags, facts.method, 0, 0, facts.crc, *sizes,
+        len(facts.name), len(wide), 0, 0, 0, 0, min(facts.offset, _IN_EXTRA_32),
+    )  # fmt: skip
+    return fixed + facts.name + wide
