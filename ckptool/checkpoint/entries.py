@@ -76,10 +76,12 @@ def list_entries(
     most: int,
     above: KeyPath = (),
     defects: list[Defect] | None = None,
+    replaced: Mapping[int, Node] | None = None,
 ) -> list[Entry]:
     """Return the leaves of a tree in file order, every tensor checked against its storage.
 
-    `above` is the key path of the tree itself. Raises TensorError with the key path of a tensor
+    `above` is the key path of the tree itself. `replaced` says by the identity of a node what
+    stands in its place. Raises TensorError with the key path of a tensor
     that reaches outside its storage or cannot be read, and LimitExceededError where sharing makes
     more than `most` places to look at. Where `defects` is given, it takes those of a tensor and its
     storage instead.
@@ -99,6 +101,8 @@ def list_entries(
         looked_at += 1
         if looked_at > most:
             raise LimitExceededError("leaves", allowed=most, actual=looked_at)
+        if replaced and id(entry.node) in replaced:
+            entry = entry._replace(node=replaced[id(entry.node)])
         node = entry.node
         _check(entry, defects)
         if id(node) in on_the_way:

@@ -16,7 +16,15 @@ from ckptool.checkpoint.keypath import display_key
 from ckptool.formats.container import ModuleAttributes
 from ckptool.pickling.nodes import Global, Node, Opaque
 
-__all__ = ["EXTRA_STATE", "Member", "is_extra_state", "is_module", "join", "members"]
+__all__ = [
+    "EXTRA_STATE",
+    "Member",
+    "is_extra_state",
+    "is_module",
+    "join",
+    "members",
+    "module_state",
+]
 
 _SCRIPT_PREFIX = "__torch__"
 _PARTS = ("_parameters", "_buffers", "_modules")
@@ -52,10 +60,10 @@ def is_module(node: Node) -> bool:
         return False
     if _is_script(node):
         return type(node.state) is dict
-    return all(mapping_of(_state(node).get(part)) is not None for part in _PARTS)
+    return all(mapping_of(module_state(node).get(part)) is not None for part in _PARTS)
 
 
-def _state(module: Opaque) -> dict[Node, Node]:
+def module_state(module: Opaque) -> dict[Node, Node]:
     """A module's attributes; `torch.fx` hands them to the call that makes the module anew."""
     if not module.has_state and module.args and type(module.args[0]) is dict:
         return module.args[0]
@@ -67,7 +75,7 @@ def members(module: Opaque, script_classes: Mapping[Global, ModuleAttributes]) -
     if _is_script(module):
         yield from _script_members(module, script_classes)
         return
-    state = _state(module)
+    state = module_state(module)
     # Before torch 1.6 there was no such set, and every buffer was persistent.
     transient = _names(state.get("_non_persistent_buffers_set", []))
     for name, node in _items(state["_parameters"]):

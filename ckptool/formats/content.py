@@ -10,7 +10,17 @@ from typing import NamedTuple, TypeAlias
 from ckptool.pickling.nodes import Node
 from ckptool.sources import Extent, Source, read_content
 
-__all__ = ["Content", "Copy", "Fresh", "NewStorage", "Piece", "Rewrite", "piece_of", "size_of"]
+__all__ = [
+    "Content",
+    "Copy",
+    "EditedTree",
+    "Fresh",
+    "NewStorage",
+    "Piece",
+    "Rewrite",
+    "piece_of",
+    "size_of",
+]
 
 
 class Copy(NamedTuple):
@@ -104,18 +114,25 @@ class NewStorage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rewrite:
-    """What a container is to hold when it is written anew.
+class EditedTree:
+    """A tree with what `replaced` says, by the identity of a node, in its place."""
 
-    `tree` is written with what `replaced` says, by the identity of a node, in its place; None where
-    the tree stays as it is. `storages` are all that stay, in the order of the file.
-    """
-
-    tree: Node | None
+    tree: Node
     replaced: Mapping[int, Node]
-    storages: Sequence[NewStorage]
 
     @property
     def top(self) -> Node:
-        """The node at the top of the tree that is written."""
+        """The node at its top."""
         return self.replaced.get(id(self.tree), self.tree)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """What a container is to hold when it is written anew.
+
+    `encoded` is its tree as the format writes it, None where it stays as it is. `storages` are all
+    that stay, in the order of the file.
+    """
+
+    encoded: bytes | None
+    storages: Sequence[NewStorage]

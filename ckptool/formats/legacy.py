@@ -7,13 +7,13 @@ little-endian on every machine (`torch/csrc/generic/serialization.cpp`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ckptool.errors import ArchiveError, LimitExceededError, PickleStreamError
 from ckptool.formats.container import Container, FileFacts
-from ckptool.formats.content import Piece, Rewrite, piece_of
+from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, piece_of
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, PersistentId
@@ -27,6 +27,7 @@ from ckptool.tensors.refs import StorageRef, storage_in
 __all__ = [
     "MAGIC_NUMBER",
     "LegacyStream",
+    "encode_legacy",
     "read_legacy",
     "read_stream",
     "starts_as_legacy",
@@ -75,26 +76,31 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
     )
 
 
+def encode_legacy(
+    container: Container, edited: EditedTree, _storages: Sequence[NewStorage]
+) -> bytes:
+    """Return an edited tree as the fourth pickle of a legacy stream."""
+    start = _start_of_object(container.source, Limits())
+    return write_pickle(
+        edited.tree,
+        protocol=container.file.protocol or 0,
+        replaced=edited.replaced,
+        lower=lower,
+        source=container.source.read(start, container.tree_bytes),
+    )
+
+
 def write_legacy(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
     """Yield the pieces of a legacy checkpoint: its pickles, then each storage behind its count."""
     source, limits = container.source, Limits()
     start = _start_of_object(source, limits)
-    size = container.tree_bytes
+    end = start + container.tree_bytes
     yield source.read(0, start)
-    tree = source.read(start, size)
-    if rewrite.tree is not None:
-        tree = write_pickle(
-            rewrite.tree,
-            protocol=container.file.protocol or 0,
-            replaced=rewrite.replaced,
-            lower=lower,
-            source=tree,
-        )
-    yield tree
-    keys = _read_pickle_at(source, start + size, limits)
+    yield source.read(start, end - start) if rewrite.encoded is None else rewrite.encoded
+    keys = _read_pickle_at(source, end, limits)
     wanted = [storage.key for storage in rewrite.storages]
     if wanted == keys.tree:
-        yield source.read(start + size, keys.size)
+        yield source.read(end, keys.size)
     else:
         yield write_pickle(wanted, protocol=keys.protocol)
     for storage in rewrite.storages:

@@ -7,14 +7,14 @@ The rules, and their order, are those of the reference implementation (safetenso
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, Final
 
 from ckptool.errors import ArchiveError, LimitExceededError, TensorError
 from ckptool.formats.container import Container, FileFacts
-from ckptool.formats.content import Piece, Rewrite, piece_of
+from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, piece_of
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, FileSource, Source
 from ckptool.tensors.dtypes import SAFETENSORS_DTYPES
@@ -27,7 +27,7 @@ from ckptool.tensors.refs import (
     row_major_stride,
 )
 
-__all__ = ["is_safetensors", "read_safetensors", "write_safetensors"]
+__all__ = ["encode_safetensors", "is_safetensors", "read_safetensors", "write_safetensors"]
 
 _METADATA: Final = "__metadata__"
 _LENGTH_BYTES = 8
@@ -72,26 +72,18 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
     )
 
 
-def write_safetensors(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
-    """Yield the pieces of a file with the tensors that stay: the header, then their data.
+def encode_safetensors(
+    container: Container, edited: EditedTree, storages: Sequence[NewStorage]
+) -> bytes:
+    """Return the header of what stays, filled up with blanks so that the data is aligned.
 
-    Both keep the order that they have; so does what the file says of itself.
+    It keeps the order that it has, and what the file says of itself.
     """
-    length = container.tree_bytes
-    header = container.source.read(_LENGTH_BYTES, length)
-    if rewrite.tree is not None:
-        header = _header(_parse(header), rewrite)
-    yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
-    for storage in rewrite.storages:
-        yield piece_of(storage.content)
-
-
-def _header(old: dict[str, Any], rewrite: Rewrite) -> bytes:
-    """The header with new names and places, filled up with blanks so that the data is aligned."""
-    ends = list(accumulate((one.content.size for one in rewrite.storages), initial=0))
-    places = dict(zip((one.old_key for one in rewrite.storages), pairwise(ends), strict=True))
+    old = _parse(container.source.read(_LENGTH_BYTES, container.tree_bytes))
+    ends = list(accumulate((one.content.size for one in storages), initial=0))
+    places = dict(zip((one.old_key for one in storages), pairwise(ends), strict=True))
     header = {}
-    for name, node in rewrite.top.items():
+    for name, node in edited.top.items():
         if name == _METADATA:
             header[name] = old[name]
         else:
@@ -99,6 +91,16 @@ def _header(old: dict[str, Any], rewrite: Rewrite) -> bytes:
             header[name] = {**old[key], "data_offsets": places[key]}
     text = json.dumps(header, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % _ALIGNMENT)
+
+
+def write_safetensors(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
+    """Yield the pieces of a file with the tensors that stay: the header, then their data."""
+    header = rewrite.encoded
+    if header is None:
+        header = container.source.read(_LENGTH_BYTES, container.tree_bytes)
+    yield len(header).to_bytes(_LENGTH_BYTES, "little") + header
+    for storage in rewrite.storages:
+        yield piece_of(storage.content)
 
 
 def _parse(raw: bytes) -> dict[str, Any]:

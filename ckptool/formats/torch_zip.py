@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from ckptool.errors import ArchiveError
 from ckptool.formats.archive import Archive, read_record
 from ckptool.formats.archive_writer import ALIGNMENT, Record, write_archive
 from ckptool.formats.container import Container, FileFacts, crc_state
-from ckptool.formats.content import Content, NewStorage, Piece, Rewrite
+from ckptool.formats.content import Content, EditedTree, NewStorage, Piece, Rewrite
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.reader import read_pickle
@@ -19,7 +19,7 @@ from ckptool.tensors.lowering import lower
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import ByteOrder
 
-__all__ = ["PICKLE", "read_byteorder", "read_torch_zip", "write_torch_zip"]
+__all__ = ["PICKLE", "encode_torch_zip", "read_byteorder", "read_torch_zip", "write_torch_zip"]
 
 PICKLE = "data.pkl"
 _STORAGES = "data/"
@@ -71,6 +71,20 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
     )
 
 
+def encode_torch_zip(
+    container: Container, edited: EditedTree, _storages: Sequence[NewStorage]
+) -> bytes:
+    """Return an edited tree as the pickle of a zip checkpoint."""
+    extent = container.records[PICKLE]
+    return write_pickle(
+        edited.tree,
+        protocol=container.file.protocol or 0,
+        replaced=edited.replaced,
+        lower=lower,
+        source=read_record(extent, Limits(pickle_bytes=extent.size)),
+    )
+
+
 def write_torch_zip(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
     """Yield the pieces of a zip checkpoint, its records in the order of the one that was read.
 
@@ -90,23 +104,13 @@ def _records(
     container: Container, rewrite: Rewrite, stay: Mapping[str, list[NewStorage]]
 ) -> Iterator[Record]:
     for name, extent in container.records.items():
-        if name == PICKLE and rewrite.tree is not None:
-            yield Record(name, _pickle(container, extent, rewrite))
+        if name == PICKLE and rewrite.encoded is not None:
+            yield Record(name, rewrite.encoded)
         elif name.startswith(_STORAGES) and name != _STORAGES:
             for storage in stay.get(name.removeprefix(_STORAGES), ()):
                 yield Record(_STORAGES + storage.key, storage.content)
         elif name != _SERIALIZATION_ID:
             yield Record(name, Content(extent, 0, extent.size))
-
-
-def _pickle(container: Container, extent: Extent, rewrite: Rewrite) -> bytes:
-    return write_pickle(
-        rewrite.tree,
-        protocol=container.file.protocol or 0,
-        replaced=rewrite.replaced,
-        lower=lower,
-        source=read_record(extent, Limits(pickle_bytes=extent.size)),
-    )
 
 
 def _alignment(container: Container) -> int:

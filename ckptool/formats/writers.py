@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from ckptool.errors import UnsupportedFormatError
 from ckptool.formats.container import Container, FormatName
-from ckptool.formats.content import Piece, Rewrite
-from ckptool.formats.legacy import write_legacy
-from ckptool.formats.safetensors import write_safetensors
-from ckptool.formats.torch_zip import write_torch_zip
+from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite
+from ckptool.formats.legacy import encode_legacy, write_legacy
+from ckptool.formats.safetensors import encode_safetensors, write_safetensors
+from ckptool.formats.torch_zip import encode_torch_zip, write_torch_zip
 
-__all__ = ["check_writable", "write_container"]
+__all__ = ["check_writable", "encode_tree", "write_container"]
 
-_WRITERS: Final[dict[FormatName, Callable[[Container, Rewrite], Iterator[Piece]]]] = {
-    "torch-zip": write_torch_zip,
-    "torch-legacy": write_legacy,
-    "safetensors": write_safetensors,
+
+class _Writer(NamedTuple):
+    """How a format writes a tree, and the container around it."""
+
+    encode: Callable[[Container, EditedTree, Sequence[NewStorage]], bytes]
+    write: Callable[[Container, Rewrite], Iterator[Piece]]
+
+
+_WRITERS: Final[dict[FormatName, _Writer]] = {
+    "torch-zip": _Writer(encode_torch_zip, write_torch_zip),
+    "torch-legacy": _Writer(encode_legacy, write_legacy),
+    "safetensors": _Writer(encode_safetensors, write_safetensors),
 }
 _OTHERS: Final[dict[FormatName, str]] = {
     "torchscript": "a TorchScript archive",
@@ -36,7 +44,11 @@ def check_writable(container: Container) -> None:
         )
 
 
+def encode_tree(container: Container, edited: EditedTree, storages: Sequence[NewStorage]) -> bytes:
+    """Return an edited tree as the container's format writes it; `storages` are all that stay."""
+    return _WRITERS[container.format].encode(container, edited, storages)
+
+
 def write_container(container: Container, rewrite: Rewrite) -> Iterator[Piece]:
     """Yield the pieces of a file of the same format, in their order."""
-    check_writable(container)
-    return _WRITERS[container.format](container, rewrite)
+    return _WRITERS[container.format].write(container, rewrite)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,12 +42,23 @@ class Model(Protocol):
     def strict_load(self, state: StateDict) -> StrictLoad:
         """Say what a strict load of this state_dict into the model would give."""
 
+    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:
+        """Return the elements of buffers after construction, as far as the spec has not got them.
+
+        They are in row-major order, little-endian, by name. With a seed those that are random are
+        among them, as torch makes them behind `torch.manual_seed(seed)`.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenModel:
     """A model of which there is a spec and nothing else."""
 
     spec: ModelSpec
+
+    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:  # noqa: ARG002
+        """See `Model.initial_content`: a spec has no more than it says."""
+        return {}
 
     def strict_load(self, state: StateDict) -> StrictLoad:
         """See `Model.strict_load`: worked out as torch 2.13 does it.

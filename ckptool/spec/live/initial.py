@@ -18,7 +18,7 @@ from ckptool.spec.model_spec import (
     UnknownValue,
 )
 
-__all__ = ["initial_value"]
+__all__ = ["content_of", "initial_value"]
 
 _KEPT_BYTES: Final = 1 << 16
 _NOT_KEPT: Final = UnknownValue("of a kind that is not kept")
@@ -104,7 +104,12 @@ def _range(stored: Tensor) -> Range | None:
 def _content(buffer: Tensor) -> Content | Computed:
     # In Python's integers: a tensor that is repeated often has more bytes than torch can count.
     is_small = buffer.numel() * buffer.element_size() <= _KEPT_BYTES
-    return Content(bytes(_bits(buffer.detach()).cpu().numpy())) if is_small else Computed()
+    return Content(content_of(buffer)) if is_small else Computed()
+
+
+def content_of(buffer: Tensor) -> bytes:
+    """Return a buffer's elements in row-major order."""
+    return bytes(_bits(buffer.detach()).cpu().numpy())
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,6 +20,7 @@ from ckptool.spec.live.construct import (
     paths_of_instances,
 )
 from ckptool.spec.live.describe import describe
+from ckptool.spec.live.initial import content_of
 from ckptool.spec.live.meta_load import load, without_data
 from ckptool.spec.live.user_code import find, running_user_code
 from ckptool.spec.model_spec import ModelSpec
@@ -34,10 +35,31 @@ LiveSource: TypeAlias = nn.Module | Callable[[], nn.Module]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveModel:
-    """A model that torch built; `module` is on the meta device."""
+    """A model that torch built; `module` is on the meta device.
+
+    `build` makes it anew, None where it is an instance that was there already.
+    """
 
     spec: ModelSpec
     module: nn.Module
+    build: Callable[[], Any] | None = None
+
+    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:
+        """See `Model.initial_content`: the model is constructed once more."""
+        kinds = ("computed",) if seed is None else ("computed", "random")
+        wanted = [
+            name
+            for name, tensor in self.spec.tensors.items()
+            if tensor.initial is not None and tensor.initial.kind in kinds
+        ]
+        if self.build is None or not wanted:
+            return {}
+        with running_user_code(self.spec.source), torch.random.fork_rng(devices=[]):
+            if seed is not None:
+                torch.manual_seed(seed)
+            module = construct(self.build).module
+        buffers = dict(module.named_buffers(remove_duplicate=False))
+        return {name: content_of(buffers[name]) for name in wanted if name in buffers}
 
     def strict_load(self, state: StateDict) -> StrictLoad:
         """See `Model.strict_load`: torch is asked, with tensors that have no data.
@@ -110,9 +132,9 @@ def _of_factory(build: Callable[[], Any], source: str) -> LiveModel:
             built, again = construct(build), construct(build)
         spec = describe(source, "constructed", built, again)
         if paths_of_instances(built, again):
-            return LiveModel(spec, copy_on_meta(again.module))
+            return LiveModel(spec, copy_on_meta(again.module), build)
         move_to_meta(again.module)
-    return LiveModel(spec, again.module)
+    return LiveModel(spec, again.module, build)
 
 
 def _fresh(module: nn.Module) -> nn.Module:

@@ -1,0 +1,1 @@
+"""Operations resolved into a plan, and the plan written as a new file."""
