@@ -18,6 +18,12 @@ Against another one:
     >>> with open_checkpoint("base.pt") as a, open_checkpoint("tuned.pt") as b:
     ...     print(diff(a, b).statement)
 
+Edited, and written as a new file:
+
+    >>> from ckptool import open_checkpoint, plan_strip, write_checkpoint
+    >>> with open_checkpoint("last.ckpt") as checkpoint:
+    ...     write_checkpoint(plan_strip(checkpoint, training=True), "model.ckpt")
+
 The names below are loaded when they are first used: importing ckptool loads neither torch, numpy,
 typer nor rich.
 """
@@ -43,10 +49,16 @@ if TYPE_CHECKING:
     from ckptool.classification.classify import Classification, classify
     from ckptool.classification.matching import ModelMatch
     from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
+    from ckptool.edit.plan import Changed, Left, Plan, Removed
+    from ckptool.edit.reset_buffers import plan_reset_buffers
+    from ckptool.edit.strip import plan_strip
+    from ckptool.edit.write import Written, write_checkpoint
     from ckptool.errors import (
         AmbiguousRootError,
         ArchiveError,
         CkptoolError,
+        EditError,
+        EntryConflictError,
         EntryNotFoundError,
         InputError,
         LimitExceededError,
@@ -54,6 +66,7 @@ if TYPE_CHECKING:
         NotACheckpointError,
         OutputError,
         PickleStreamError,
+        SharedStorageError,
         SpecError,
         TensorError,
         UnsupportedFormatError,
@@ -70,6 +83,7 @@ __all__ = [
     "Alignment",
     "AmbiguousRootError",
     "ArchiveError",
+    "Changed",
     "Check",
     "Checkpoint",
     "CkptoolError",
@@ -77,12 +91,15 @@ __all__ = [
     "ClassifiedEntry",
     "Contents",
     "Diff",
+    "EditError",
     "Entry",
+    "EntryConflictError",
     "EntryNotFoundError",
     "Figures",
     "Finding",
     "InputError",
     "LeafDiff",
+    "Left",
     "LimitExceededError",
     "Limits",
     "MalformedCheckpointError",
@@ -94,6 +111,9 @@ __all__ = [
     "OutputError",
     "Overview",
     "PickleStreamError",
+    "Plan",
+    "Removed",
+    "SharedStorageError",
     "Side",
     "SpecError",
     "StateDict",
@@ -105,6 +125,7 @@ __all__ = [
     "TensorSpec",
     "UnsupportedFormatError",
     "Values",
+    "Written",
     "check",
     "classify",
     "diff",
@@ -113,8 +134,11 @@ __all__ = [
     "load_model_spec",
     "open_checkpoint",
     "overview",
+    "plan_reset_buffers",
+    "plan_strip",
     "read_bytes",
     "read_elements",
+    "write_checkpoint",
 ]
 
 
@@ -171,6 +195,30 @@ def _overview() -> ModuleType:
     from ckptool.analysis import overview
 
     return overview
+
+
+def _plan() -> ModuleType:
+    from ckptool.edit import plan
+
+    return plan
+
+
+def _reset_buffers() -> ModuleType:
+    from ckptool.edit import reset_buffers
+
+    return reset_buffers
+
+
+def _strip() -> ModuleType:
+    from ckptool.edit import strip
+
+    return strip
+
+
+def _write() -> ModuleType:
+    from ckptool.edit import write
+
+    return write
 
 
 def _entries() -> ModuleType:
@@ -254,6 +302,7 @@ def _values() -> ModuleType:
 _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "AbsentTensor": _roles,
     "Alignment": _align,
+    "Changed": _plan,
     "Check": _check,
     "Checkpoint": _opening,
     "Classification": _classify,
@@ -264,12 +313,15 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "Figures": _diff_result,
     "Finding": _findings,
     "LeafDiff": _diff_result,
+    "Left": _plan,
     "Limits": _limits,
     "Model": _strict_load,
     "ModelMatch": _matching,
     "ModelSpec": _model_spec,
     "ModuleSpec": _model_spec,
     "Overview": _overview,
+    "Plan": _plan,
+    "Removed": _plan,
     "Side": _diff_result,
     "StateDict": _state_dict,
     "StorageRef": _refs,
@@ -278,6 +330,7 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "TensorRef": _refs,
     "TensorSpec": _model_spec,
     "Values": _diff_result,
+    "Written": _write,
     "check": _check,
     "classify": _classify,
     "diff": _diff,
@@ -286,6 +339,9 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "load_model_spec": _loading,
     "open_checkpoint": _opening,
     "overview": _overview,
+    "plan_reset_buffers": _reset_buffers,
+    "plan_strip": _strip,
     "read_bytes": _values,
     "read_elements": _values,
+    "write_checkpoint": _write,
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "can_be_read_into",
     "has_runs",
+    "is_row_major",
     "numpy_dtype",
     "read_bytes",
     "read_elements",
@@ -89,7 +90,7 @@ def read_elements(tensor: TensorRef) -> Iterator[NDArray[Any]]:
     """
     data = _strided(tensor)
     element = numpy_dtype(tensor.dtype)
-    if _is_row_major(tensor.shape, data.stride):
+    if is_row_major(tensor.shape, data.stride):
         chunks = _from_bytes(tensor, data, element)
     else:
         chunks = _from_strides(tensor, data, element)
@@ -104,7 +105,7 @@ def read_bytes(tensor: TensorRef) -> Iterator[bytes]:
     What lies in the file like that already is handed through without numpy.
     """
     data = _strided(tensor)
-    if _is_as_read(tensor, data) and _is_row_major(tensor.shape, data.stride):
+    if _is_as_read(tensor, data) and is_row_major(tensor.shape, data.stride):
         with _about_file_of(data):
             yield from _raw(tensor, data)
         return
@@ -145,7 +146,7 @@ def has_runs(tensor: TensorRef) -> bool:
         return False
     extent = data.storage.extent
     is_plain = extent is None or not extent.is_deflated
-    return is_plain and _is_row_major(tensor.shape, data.stride)
+    return is_plain and is_row_major(tensor.shape, data.stride)
 
 
 def run_of(tensor: TensorRef, start: int, stop: int) -> TensorRef:
@@ -184,7 +185,7 @@ def _about_file_of(data: Strided) -> AbstractContextManager[None]:
     return about(None if extent is None else extent.source.path)
 
 
-def _is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+def is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     """Whether elements lie one behind the other; strides of single elements do not matter."""
     expected = 1
     for size, step in zip(reversed(shape), reversed(stride), strict=True):

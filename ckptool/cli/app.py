@@ -1,8 +1,8 @@
 """The program: its commands, and what its exit codes mean.
 
 0 is done with nothing found, 1 findings or differences, 2 anything that kept a command from doing
-its job, 130 after Ctrl-C, 141 where whoever read the output closed the pipe (`| head -1`), as
-shells say it of programs that the signal ended.
+its job. As shells say it of programs that a signal ended: 130 after Ctrl-C, 143 after SIGTERM while
+a file is written, 141 where whoever read the output closed the pipe (`| head -1`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ckptool.cli import checking, comparing, reading
+from ckptool.cli import checking, comparing, editing, reading
+from ckptool.cli.interruption import Terminated
 from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
 from ckptool.errors import CkptoolError, OutputError
 
@@ -40,6 +41,8 @@ class _Program(TyperGroup):
             code = _report_usage(error, sys.argv[1:] if not args else args[0])
         except (KeyboardInterrupt, typer.Abort):
             code = _INTERRUPTED
+        except Terminated as error:
+            code = error.code
         raise SystemExit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
@@ -78,6 +81,8 @@ app.command("list")(reading.list_tensors)
 app.command("show")(reading.show)
 app.command("check")(checking.check)
 app.command("diff")(comparing.diff)
+app.command("strip")(editing.strip)
+app.command("reset-buffers")(editing.reset_buffers)
 app.command("spec")(checking.spec)
 
 

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AsJson",
+    "DryRun",
+    "Force",
+    "InPlace",
     "Match",
     "ModelOption",
     "NoColor",
+    "Output",
     "PathArgument",
     "RoleOption",
     "RootOption",
+    "SourceArgument",
+    "Verify",
     "model_of",
 ]
 
@@ -72,6 +78,30 @@ ModelOption: TypeAlias = Annotated[
 ]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 NoColor: TypeAlias = Annotated[bool, typer.Option("--no-color", help="Print without colours.")]
+
+# Edits -----------------------------------------------------------------------------------------
+
+SourceArgument: TypeAlias = Annotated[
+    Path, typer.Argument(metavar="SRC", help="The checkpoint that is read; it stays as it is.")
+]
+Output: TypeAlias = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="DST", help="The file that is written."),
+]
+InPlace: TypeAlias = Annotated[
+    bool,
+    typer.Option("--in-place", help="Replace SRC itself, once the new file is right."),
+]
+Force: TypeAlias = Annotated[bool, typer.Option("--force", help="Replace a DST that is there.")]
+DryRun: TypeAlias = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+]
+Verify: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--verify", help="Compare copied bytes with SRC too; all others are always read again."
+    ),
+]
 
 
 def model_of(text: str) -> Model:

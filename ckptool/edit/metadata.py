@@ -20,7 +20,7 @@ _ASSIGN_FLAG: Final = "assign_to_params_buffers"
 def edited_metadata(
     root: Root, gone: Collection[str], prefix: str
 ) -> tuple[Mapping[str, Node] | None, bool]:
-    """Return a state_dict's `_metadata` as it is to be, and whether a flag went; None for no change.
+    """Return a state_dict's `_metadata` as it is to be, None where it stays; and if a flag went.
 
     Modules in `gone` lose their line; those below `prefix` get a shorter name, and the wrappers
     that it is made of go. The flag that `assign=True` leaves in any of them goes too.

@@ -52,7 +52,8 @@ class _Use(NamedTuple):
 def keep_all(container: Container) -> tuple[NewStorage, ...]:
     """Return every storage as it is, those that nothing refers to included."""
     uses = _Uses(EditedTree(container.tree, {}))
-    return tuple(_whole(container, key, uses) for key in container.extents if key not in uses.views)
+    keys = [key for key, _ in _in_file_order(container) if key not in uses.views]
+    return tuple(_whole(container, key, uses) for key in keys)
 
 
 def compact(container: Container, edited: EditedTree) -> Compaction:
@@ -61,7 +62,7 @@ def compact(container: Container, edited: EditedTree) -> Compaction:
     keys = _new_keys(container.extents)
     storages: list[NewStorage] = []
     moved: dict[int, TensorRef] = {}
-    for key, extent in container.extents.items():
+    for key, extent in _in_file_order(container):
         if key in uses.views:
             continue
         parts = uses.of.get(key, [])
@@ -78,6 +79,10 @@ def compact(container: Container, edited: EditedTree) -> Compaction:
                 if _is_in(use, start, end):
                     moved[id(use.tensor)] = _moved(use, storage, start)
     return Compaction(tuple(storages), moved)
+
+
+def _in_file_order(container: Container) -> list[tuple[str, Extent]]:
+    return sorted(container.extents.items(), key=lambda item: item[1].offset)
 
 
 def _whole(container: Container, key: str, uses: _Uses) -> NewStorage:

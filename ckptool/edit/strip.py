@@ -1,4 +1,4 @@
-"""What `strip` takes out of a checkpoint, resolved against its entries before anything is written."""
+"""What `strip` takes out of a checkpoint, resolved against its entries before any writing."""
 
 from __future__ import annotations
 

@@ -46,12 +46,13 @@ class Archive:
     """The records of an archive by their names inside its top folder, in directory order.
 
     `name` is that folder, None where the records do not share one; they then have their full
-    names.
+    names. `stray_bytes` stand before the first record or follow the archive.
     """
 
     name: str | None
     records: Mapping[str, Extent]
     warnings: tuple[str, ...]
+    stray_bytes: int
 
 
 class _Header(NamedTuple):
@@ -119,11 +120,12 @@ def read_archive(source: Source) -> Archive:
     if ordered != headers:
         records = {header.text: records[header.text] for header in headers}
     warnings = tuple(_warnings(headers, directory))
+    stray = directory.behind + min((header.offset for header in headers), default=0)
     folder = next(iter(records), "").partition("/")[0] + "/"
     if not records or not all(name.startswith(folder) for name in records):
-        return Archive(None, records, warnings)
+        return Archive(None, records, warnings, stray)
     inside = {name[len(folder) :]: extent for name, extent in records.items()}
-    return Archive(folder[:-1], inside, warnings)
+    return Archive(folder[:-1], inside, warnings, stray)
 
 
 def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> bytes:

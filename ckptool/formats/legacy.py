@@ -48,6 +48,7 @@ class LegacyStream:
     pickle: Pickle
     extents: dict[str, Extent]
     warnings: tuple[str, ...]
+    stray_bytes: int
 
 
 def starts_as_legacy(source: Source, limits: Limits) -> bool:
@@ -73,6 +74,7 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
         globals=stream.pickle.globals,
         warnings=stream.warnings,
         is_whole=stream.pickle.is_whole,
+        stray_bytes=stream.stray_bytes,
     )
 
 
@@ -120,12 +122,12 @@ def read_stream(source: Source, limits: Limits) -> LegacyStream:
     if type(keys.tree) is not list or not all(type(key) is str for key in keys.tree):
         raise ArchiveError("the list of storage keys is not a list of strings", offset=at)
     at += keys.size
-    warnings = _locate_storages(source, at, keys.tree, table.declared, extents)
+    warnings, stray = _locate_storages(source, at, keys.tree, table.declared, extents)
     for view in views:
         root = extents.get(view.root.key)
         if root is not None:
             extents[view.key] = view.extent(root)
-    return LegacyStream(pickle, extents, warnings)
+    return LegacyStream(pickle, extents, warnings, stray)
 
 
 def _start_of_object(source: Source, limits: Limits) -> int:
@@ -179,15 +181,18 @@ def _locate_storages(
     keys: list[str],
     declared: dict[str, StorageRef],
     extents: dict[str, Extent],
-) -> tuple[str, ...]:
-    """Fill `extents`; a stream that is cut short leaves later storages out of them."""
+) -> tuple[tuple[str, ...], int]:
+    """Fill `extents`; a stream that is cut short leaves later storages out of them.
+
+    Returns warnings, and how many bytes follow the last storage.
+    """
     for key in keys:
         storage = declared.get(key)
         if storage is None:
             raise ArchiveError("no tensor says what its type is", record=key, offset=at)
         count = source.read_up_to(at, _COUNT_BYTES)
         if len(count) < _COUNT_BYTES:
-            return (_cut_short(source, key),)
+            return (_cut_short(source, key),), 0
         if int.from_bytes(count, "little") != storage.numel:
             raise ArchiveError(
                 f"has {int.from_bytes(count, 'little'):,} elements; "
@@ -200,10 +205,9 @@ def _locate_storages(
         extents[key] = Extent(source, at, size, size)
         at += storage.nbytes
         if at > source.size:
-            return (_cut_short(source, key),)
-    if at < source.size:
-        return (f"{source.size - at:,} bytes follow the last storage",)
-    return ()
+            return (_cut_short(source, key),), 0
+    stray = source.size - at
+    return ((f"{stray:,} bytes follow the last storage",) if stray else ()), stray
 
 
 def _cut_short(source: Source, key: str) -> str:

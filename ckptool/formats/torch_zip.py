@@ -19,15 +19,22 @@ from ckptool.tensors.lowering import lower
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import ByteOrder
 
-__all__ = ["PICKLE", "encode_torch_zip", "read_byteorder", "read_torch_zip", "write_torch_zip"]
+__all__ = [
+    "PICKLE",
+    "SERIALIZATION_ID",
+    "encode_torch_zip",
+    "read_byteorder",
+    "read_torch_zip",
+    "write_torch_zip",
+]
 
 PICKLE = "data.pkl"
 _STORAGES = "data/"
 _BYTEORDER = "byteorder"
 _ALIGNMENT = ".storage_alignment"
-_SERIALIZATION_ID = ".data/serialization_id"
+SERIALIZATION_ID = ".data/serialization_id"
 _OWN_RECORDS = frozenset(
-    {PICKLE, _BYTEORDER, "version", ".format_version", _ALIGNMENT, _SERIALIZATION_ID, ""}
+    {PICKLE, _BYTEORDER, "version", ".format_version", _ALIGNMENT, SERIALIZATION_ID, ""}
 )
 # An extra field has at most so many bytes; torch itself takes powers of two.
 _LARGEST_ALIGNMENT = 1 << 15
@@ -68,6 +75,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
             *_warn_of_rest(data, pickle.size),
         ),
         is_whole=pickle.is_whole,
+        stray_bytes=archive.stray_bytes,
     )
 
 
@@ -109,7 +117,7 @@ def _records(
         elif name.startswith(_STORAGES) and name != _STORAGES:
             for storage in stay.get(name.removeprefix(_STORAGES), ()):
                 yield Record(_STORAGES + storage.key, storage.content)
-        elif name != _SERIALIZATION_ID:
+        elif name != SERIALIZATION_ID:
             yield Record(name, Content(extent, 0, extent.size))
 
 

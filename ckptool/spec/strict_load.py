@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,11 +42,11 @@ class Model(Protocol):
     def strict_load(self, state: StateDict) -> StrictLoad:
         """Say what a strict load of this state_dict into the model would give."""
 
-    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:
-        """Return the elements of buffers after construction, as far as the spec has not got them.
+    def initial_content(self, names: Collection[str], seed: int | None) -> Mapping[str, bytes]:
+        """Return what buffers hold after construction that the spec does not hold itself.
 
-        They are in row-major order, little-endian, by name. With a seed those that are random are
-        among them, as torch makes them behind `torch.manual_seed(seed)`.
+        Of these names as many as can be told: their elements in row-major order, little-endian.
+        With a seed all random numbers are those behind `torch.manual_seed(seed)`.
         """
 
 
@@ -56,7 +56,11 @@ class FrozenModel:
 
     spec: ModelSpec
 
-    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:  # noqa: ARG002
+    def initial_content(
+        self,
+        names: Collection[str],  # noqa: ARG002
+        seed: int | None,  # noqa: ARG002
+    ) -> Mapping[str, bytes]:
         """See `Model.initial_content`: a spec has no more than it says."""
         return {}
 

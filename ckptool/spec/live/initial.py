@@ -18,7 +18,7 @@ from ckptool.spec.model_spec import (
     UnknownValue,
 )
 
-__all__ = ["content_of", "initial_value"]
+__all__ = ["content_of", "initial_value", "is_plain"]
 
 _KEPT_BYTES: Final = 1 << 16
 _NOT_KEPT: Final = UnknownValue("of a kind that is not kept")
@@ -37,7 +37,7 @@ def initial_value(buffer: Tensor, again: Tensor | None) -> InitialValue:
         return UnknownValue("made from parameters")
     if again is None:
         return Random()
-    if not (_is_plain(buffer) and _is_plain(again)):
+    if not (is_plain(buffer) and is_plain(again)):
         return _NOT_KEPT
     if (buffer.shape, buffer.dtype) != (again.shape, again.dtype):
         return Random()
@@ -50,7 +50,7 @@ def initial_value(buffer: Tensor, again: Tensor | None) -> InitialValue:
     return _even_value(buffer, stored) or _content(buffer)
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is elements in a storage: not sparse, quantized, nested, or a wrapper."""
     is_dense = tensor.layout is torch.strided and not (tensor.is_quantized or tensor.is_nested)
     is_own = type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__

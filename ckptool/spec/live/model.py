@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -20,7 +20,7 @@ from ckptool.spec.live.construct import (
     paths_of_instances,
 )
 from ckptool.spec.live.describe import describe
-from ckptool.spec.live.initial import content_of
+from ckptool.spec.live.initial import content_of, is_plain
 from ckptool.spec.live.meta_load import load, without_data
 from ckptool.spec.live.user_code import find, running_user_code
 from ckptool.spec.model_spec import ModelSpec
@@ -44,22 +44,20 @@ class LiveModel:
     module: nn.Module
     build: Callable[[], Any] | None = None
 
-    def initial_content(self, seed: int | None) -> Mapping[str, bytes]:
+    def initial_content(self, names: Collection[str], seed: int | None) -> Mapping[str, bytes]:
         """See `Model.initial_content`: the model is constructed once more."""
-        kinds = ("computed",) if seed is None else ("computed", "random")
-        wanted = [
-            name
-            for name, tensor in self.spec.tensors.items()
-            if tensor.initial is not None and tensor.initial.kind in kinds
-        ]
-        if self.build is None or not wanted:
+        if self.build is None or not names:
             return {}
         with running_user_code(self.spec.source), torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.manual_seed(seed)
             module = construct(self.build).module
         buffers = dict(module.named_buffers(remove_duplicate=False))
-        return {name: content_of(buffers[name]) for name in wanted if name in buffers}
+        return {
+            name: content_of(buffers[name])
+            for name in names
+            if name in buffers and is_plain(buffers[name])
+        }
 
     def strict_load(self, state: StateDict) -> StrictLoad:
         """See `Model.strict_load`: torch is asked, with tensors that have no data.

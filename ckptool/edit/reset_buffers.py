@@ -1,0 +1,351 @@
+"""Buffers back to their initial values, without touching anything beside them."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from ckptool.analysis.selection import check_patterns, name_matcher
+from ckptool.analysis.sizes import dense_parts
+from ckptool.checkpoint.entries import Entry
+from ckptool.checkpoint.opening import Checkpoint
+from ckptool.checkpoint.roots import Root, find_root, shortened
+from ckptool.classification.classify import classify
+from ckptool.classification.matching import ModelMatch
+from ckptool.classification.roles import ClassifiedEntry
+from ckptool.edit.initial import RULES, NoValueError, ResetValue, filled, initial_value
+from ckptool.edit.metadata import edited_metadata
+from ckptool.edit.patches import NewElements, are_apart, check_place, patches_of, span_of
+from ckptool.edit.plan import Changed, Left, Plan, check_editable, make_plan
+from ckptool.edit.storages import keep_all
+from ckptool.edit.tree import TreeEdit
+from ckptool.errors import (
+    AmbiguousRootError,
+    EditError,
+    EntryNotFoundError,
+    SharedStorageError,
+    about,
+)
+from ckptool.formats.content import EditedTree, NewStorage
+from ckptool.spec.model_spec import Computed, Random, UnknownValue
+from ckptool.tensors.refs import Strided, TensorRef
+
+if TYPE_CHECKING:
+    from ckptool.spec.model_spec import TensorSpec
+    from ckptool.spec.strict_load import Model
+
+__all__ = ["plan_reset_buffers"]
+
+_STATISTICS: Final = ("running_mean", "running_var")
+
+
+def plan_reset_buffers(
+    checkpoint: Checkpoint,
+    model: Model | None = None,
+    *,
+    patterns: Sequence[str] = (),
+    value: float | None = None,
+    seed: int | None = None,
+    roots: Sequence[str] = (),
+) -> Plan:
+    """Plan which buffers get which values; `write_checkpoint` writes it.
+
+        >>> from ckptool import open_checkpoint, plan_reset_buffers
+        >>> with open_checkpoint("averaged.pt") as checkpoint:
+        ...     for one in plan_reset_buffers(checkpoint, patterns=["*.bn*"]).changed:
+        ...         print(one.path, one.to)
+
+    `patterns` are for names in the root, `!` before one leaves out; without any it is about all
+    buffers. They get the model's initial value; without a model that of a normalisation's
+    statistics; or `value`. With a `seed` random initial values are those behind
+    `torch.manual_seed(seed)`. `roots` are key paths of several state_dicts, where not the chosen
+    one is meant. Parameters are never touched. A buffer that has no known initial value, or bytes
+    that are also another tensor's, stays and is named; where nothing else matches, EditError or
+    SharedStorageError is raised.
+    """
+    check_editable(checkpoint)
+    with about(checkpoint.path):
+        if value is not None and not patterns:
+            raise EditError("a value is for buffers that are named", hint="--match GLOB")
+        found = _Found({}, [])
+        names: list[str] = []
+        for chosen in _chosen(checkpoint, model, roots):
+            contents = classify(chosen, model)
+            inside = [one for one in contents.entries if one.name is not None and one.entry.tensor]
+            names += [one.name for one in inside if one.name is not None]
+            is_wanted = name_matcher(patterns)
+            wanted = [one for one in inside if is_wanted(one.name or "")]
+            values = _Values(model, contents.match, value, seed, wanted)
+            _collect(found, wanted, values, is_named=bool(patterns))
+        check_patterns(patterns, names)
+        return _plan(checkpoint, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reset:
+    """An entry with the value that it is to have; one tensor can be several entries."""
+
+    one: ClassifiedEntry
+    tensor: TensorRef
+    value: ResetValue
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is to be reset, by the identity of the entry, and what is left as it is."""
+
+    resets: dict[int, _Reset]
+    left: list[Left]
+
+
+def _chosen(
+    checkpoint: Checkpoint, model: Model | None, roots: Sequence[str]
+) -> Iterator[Checkpoint]:
+    """Yield the checkpoint with each of the roots that it is about."""
+    for path in roots:
+        root = find_root(checkpoint.container.tree, path)
+        known = checkpoint.survey.roots.get(root.keys, root)
+        yield replace(checkpoint.with_root(known), is_root_given=True)
+    if roots:
+        return
+    if checkpoint.root is None and checkpoint.roots and model is None:
+        paths = [root.path for root in checkpoint.roots]
+        hint = f"choose with --root, which can be repeated: {shortened(paths)}"
+        raise AmbiguousRootError("fit, and the edit is about one", roots=paths, hint=hint)
+    yield checkpoint
+
+
+def _collect(
+    found: _Found, wanted: Sequence[ClassifiedEntry], values: _Values, *, is_named: bool
+) -> None:
+    for one in wanted:
+        tensor = one.entry.tensor
+        if tensor is None or one.role in ("parameter", "optimizer"):
+            continue
+        try:
+            value = values.of(one, tensor)
+            check_place(NewElements(tensor, value.elements))
+        except NoValueError as error:
+            # What nobody named and nothing calls a buffer was not asked for.
+            if is_named or one.role == "buffer":
+                found.left.append(Left(one.entry.path, str(error)))
+        else:
+            found.resets[id(one.entry)] = _Reset(one, tensor, value)
+
+
+# Values ----------------------------------------------------------------------------------------
+
+
+class _Values:
+    """The value of each buffer: the user's, the model's, or that of a rule."""
+
+    def __init__(
+        self,
+        model: Model | None,
+        match: ModelMatch | None,
+        value: float | None,
+        seed: int | None,
+        wanted: Sequence[ClassifiedEntry],
+    ) -> None:
+        self._match = match
+        self._value = value
+        self._seed = seed
+        self._content: Mapping[str, bytes] = {}
+        specs = [self._spec(one) for one in wanted if one.role == "buffer"]
+        kinds = (Computed,) if seed is None else (Computed, Random)
+        names = [name for name, spec in specs if spec and isinstance(spec.initial, kinds)]
+        if model is not None and value is None:
+            self._content = model.initial_content(names, seed)
+
+    def of(self, one: ClassifiedEntry, tensor: TensorRef) -> ResetValue:
+        """Return the value of an entry; raise NoValueError where it has none."""
+        if self._value is not None:
+            if one.role != "buffer":
+                raise NoValueError("nothing says that it is a buffer; --model tells")
+            return filled(tensor, self._value)
+        name, spec = self._spec(one)
+        if spec is not None and not isinstance(spec.initial, UnknownValue | None):
+            return initial_value(tensor, spec, self._content.get(name), self._why(spec))
+        rule = RULES.get((one.name or "").rpartition(".")[2])
+        if rule is not None:
+            return filled(tensor, rule)
+        if one.role != "buffer":
+            raise NoValueError("nothing says that it is a buffer, nor what it held")
+        if spec is None:
+            raise NoValueError("no rule tells its initial value; --model does")
+        why = spec.initial.why if isinstance(spec.initial, UnknownValue) else "not told"
+        raise NoValueError(f"the model does not tell its initial value: {why}")
+
+    def _spec(self, one: ClassifiedEntry) -> tuple[str, TensorSpec | None]:
+        """The model's own name for an entry, and what it says of that."""
+        if self._match is None or one.name is None or one.evidence != "spec":
+            return one.name or "", None
+        name = self._match.alignment.rename(one.name)
+        return name, self._match.model.spec.tensors.get(name)
+
+    def _why(self, spec: TensorSpec) -> str:
+        """What stands in the way, or how the value is told where nothing does."""
+        if isinstance(spec.initial, Random):
+            if self._seed is None:
+                return "its initial value is random; --seed N takes that behind a seed"
+            if not self._content:
+                return "its initial value is random, and only a live model can make it"
+            return f"initial value, seed {self._seed}"
+        if isinstance(spec.initial, Computed) and not self._content:
+            return "the spec does not hold its initial value, which is large; a live model does"
+        return "initial value"
+
+
+# Neighbours ------------------------------------------------------------------------------------
+
+
+class _Neighbours:
+    """The tensors of a file by storage, in the order in which they begin."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        by_storage: dict[str, list[tuple[tuple[int, int], TensorRef, Entry]]] = defaultdict(list)
+        for entry in entries:
+            for part in dense_parts(entry.tensor):
+                if isinstance(part.data, Strided) and part.nbytes and part.data.storage.key:
+                    by_storage[part.data.storage.key].append((span_of(part), part, entry))
+        self._sorted = {
+            key: sorted(users, key=lambda user: user[0]) for key, users in by_storage.items()
+        }
+        self._starts = {k: [user[0][0] for user in users] for k, users in self._sorted.items()}
+        self._ends = {
+            key: list(accumulate((user[0][1] for user in users), max))
+            for key, users in self._sorted.items()
+        }
+
+    def of(self, tensor: TensorRef) -> Iterator[Entry]:
+        """Yield the entries that have a byte in common with a tensor, itself among them."""
+        if not isinstance(tensor.data, Strided) or not tensor.nbytes:
+            return
+        key = tensor.data.storage.key
+        start, end = span_of(tensor)
+        at = bisect_left(self._starts[key], end) - 1
+        while at >= 0 and self._ends[key][at] > start:
+            _, part, entry = self._sorted[key][at]
+            if part is tensor or not are_apart(tensor, part):
+                yield entry
+            at -= 1
+
+
+def _without_shared(checkpoint: Checkpoint, found: _Found) -> dict[int, _Reset]:
+    """Leave the buffers whose bytes are also those of what is not reset to the same."""
+    neighbours = _Neighbours(checkpoint.entries)
+    resets = dict(found.resets)
+    shared: list[tuple[str, list[str]]] = []
+    while True:
+        conflicts = {
+            key: others
+            for key, reset in resets.items()
+            if (others := list(_others(reset, neighbours, resets)))
+        }
+        if not conflicts:
+            break
+        for key, others in conflicts.items():
+            path = resets.pop(key).one.entry.path
+            shared.append((path, others))
+            found.left.append(Left(path, f"its bytes are also those of {shortened(others)}"))
+    if found.resets and not resets:
+        path, others = shared[0]
+        raise SharedStorageError(path, others=others)
+    return resets
+
+
+def _others(reset: _Reset, neighbours: _Neighbours, resets: Mapping[int, _Reset]) -> Iterator[str]:
+    for entry in neighbours.of(reset.tensor):
+        # A module's attribute that is the buffer again is the same object.
+        is_itself = entry.node is reset.tensor and entry.member == "attribute"
+        other = resets.get(id(entry))
+        if not is_itself and (other is None or not _is_alike(reset, other)):
+            yield entry.path
+
+
+def _is_alike(reset: _Reset, other: _Reset) -> bool:
+    """Whether two tensors that share bytes are one, and get the same elements."""
+    if reset is other or reset.tensor is other.tensor:
+        return True
+    same_place = (reset.tensor.dtype, reset.tensor.shape, reset.tensor.data) == (
+        other.tensor.dtype,
+        other.tensor.shape,
+        other.tensor.data,
+    )
+    mine, others = reset.value.elements, other.value.elements
+    return same_place and mine.tobytes() == others.tobytes()
+
+
+# The plan --------------------------------------------------------------------------------------
+
+
+def _plan(checkpoint: Checkpoint, found: _Found) -> Plan:
+    resets = _without_shared(checkpoint, found)
+    if not resets:
+        if not found.left:
+            raise EntryNotFoundError(
+                "a buffer that can be reset", hint="parameters are never touched"
+            )
+        first, *others = found.left
+        more = f"; {len(others):,} more stay too" if others else ""
+        raise EditError(f"{first.why}{more}", key_path=first.path)
+    notes = list(_notes(resets))
+    edited, is_flagged = _without_flags(checkpoint)
+    if is_flagged:
+        notes.append("the flag that load_state_dict(assign=True) leaves in _metadata was dropped")
+    return make_plan(
+        "reset-buffers",
+        checkpoint,
+        _patched(keep_all(checkpoint.container), resets),
+        edited,
+        changed=[
+            Changed(reset.one.entry.path, "reset", reset.value.told) for reset in resets.values()
+        ],
+        left=found.left,
+        notes=notes,
+    )
+
+
+def _patched(
+    storages: Sequence[NewStorage], resets: Mapping[int, _Reset]
+) -> tuple[NewStorage, ...]:
+    new: dict[str, dict[int, NewElements]] = defaultdict(dict)
+    for reset in resets.values():
+        if isinstance(reset.tensor.data, Strided) and reset.tensor.nbytes:
+            elements = NewElements(reset.tensor, reset.value.elements)
+            new[reset.tensor.data.storage.key][id(reset.tensor)] = elements
+    return tuple(
+        replace(one, content=replace(one.content, patches=tuple(patches_of(parts))))
+        if (parts := list(new.get(one.old_key, {}).values()))
+        else one
+        for one in storages
+    )
+
+
+def _notes(resets: Mapping[int, _Reset]) -> Iterator[str]:
+    leaves = [(reset.one.name or "").rpartition(".")[2] for reset in resets.values()]
+    if any(leaf in _STATISTICS for leaf in leaves):
+        yield (
+            "the statistics are placeholders until the model has seen data: train it, or run "
+            "torch.optim.swa_utils.update_bn, before it is evaluated"
+        )
+    rounded = [reset.one.entry.path for reset in resets.values() if reset.value.is_rounded]
+    if rounded:
+        yield f"initial values were rounded to the file's dtype: {shortened(rounded)}"
+
+
+def _without_flags(checkpoint: Checkpoint) -> tuple[EditedTree | None, bool]:
+    """The tree without what a load with `assign=True` left in `_metadata`."""
+    tree = checkpoint.container.tree
+    edit = TreeEdit(tree)
+    roots: list[Root] = []
+    for root in checkpoint.roots:
+        metadata, is_flagged = edited_metadata(root, (), "")
+        if is_flagged and metadata is not None:
+            edit.set_attribute(root.node, "_metadata", metadata)
+            roots.append(root)
+    return (EditedTree(tree, edit.replaced()), True) if roots else (None, False)
