@@ -11,7 +11,7 @@ from ckptool.checkpoint.entries import Entry, list_entries
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.errors import EditError
 from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, size_of
-from ckptool.formats.writers import check_writable, encode_tree, left_out, write_container
+from ckptool.formats.writers import check_writable, encode_tree, write_container
 
 __all__ = ["Changed", "Left", "Plan", "Removed", "check_editable", "make_plan"]
 
@@ -115,7 +115,12 @@ def make_plan(
         tuple(removed),
         tuple(changed),
         tuple(left),
-        (*notes, *left_out(container)),
+        (*notes, *_left_out(container.stray_bytes)),
         entries,
         sum(map(size_of, write_container(container, rewrite))),
     )
+
+
+def _left_out(stray_bytes: int) -> Iterator[str]:
+    if stray_bytes:
+        yield f"{stray_bytes:,} bytes that belong to no part of the format are left out"

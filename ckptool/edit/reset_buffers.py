@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from ckptool.analysis.selection import check_patterns, name_matcher
-from ckptool.analysis.sizes import dense_parts
-from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import Root, find_root, shortened
 from ckptool.classification.classify import classify
@@ -19,12 +15,14 @@ from ckptool.classification.matching import ModelMatch
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.edit.initial import RULES, NoValueError, ResetValue, filled, initial_value
 from ckptool.edit.metadata import edited_metadata
-from ckptool.edit.patches import NewElements, are_apart, check_place, patches_of, span_of
+from ckptool.edit.neighbours import Neighbours
+from ckptool.edit.patches import NewElements, check_place, patches_of
 from ckptool.edit.plan import Changed, Left, Plan, check_editable, make_plan
+from ckptool.edit.removal import FLAG_NOTE
 from ckptool.edit.storages import keep_all
+from ckptool.edit.targets import ambiguous
 from ckptool.edit.tree import TreeEdit
 from ckptool.errors import (
-    AmbiguousRootError,
     EditError,
     EntryNotFoundError,
     SharedStorageError,
@@ -113,9 +111,7 @@ def _chosen(
     if roots:
         return
     if checkpoint.root is None and checkpoint.roots and model is None:
-        paths = [root.path for root in checkpoint.roots]
-        hint = f"choose with --root, which can be repeated: {shortened(paths)}"
-        raise AmbiguousRootError("fit, and the edit is about one", roots=paths, hint=hint)
+        raise ambiguous(checkpoint, "choose with --root, which can be repeated")
     yield checkpoint
 
 
@@ -203,41 +199,9 @@ class _Values:
 # Neighbours ------------------------------------------------------------------------------------
 
 
-class _Neighbours:
-    """The tensors of a file by storage, in the order in which they begin."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        by_storage: dict[str, list[tuple[tuple[int, int], TensorRef, Entry]]] = defaultdict(list)
-        for entry in entries:
-            for part in dense_parts(entry.tensor):
-                if isinstance(part.data, Strided) and part.nbytes and part.data.storage.key:
-                    by_storage[part.data.storage.key].append((span_of(part), part, entry))
-        self._sorted = {
-            key: sorted(users, key=lambda user: user[0]) for key, users in by_storage.items()
-        }
-        self._starts = {k: [user[0][0] for user in users] for k, users in self._sorted.items()}
-        self._ends = {
-            key: list(accumulate((user[0][1] for user in users), max))
-            for key, users in self._sorted.items()
-        }
-
-    def of(self, tensor: TensorRef) -> Iterator[Entry]:
-        """Yield the entries that have a byte in common with a tensor, itself among them."""
-        if not isinstance(tensor.data, Strided) or not tensor.nbytes:
-            return
-        key = tensor.data.storage.key
-        start, end = span_of(tensor)
-        at = bisect_left(self._starts[key], end) - 1
-        while at >= 0 and self._ends[key][at] > start:
-            _, part, entry = self._sorted[key][at]
-            if part is tensor or not are_apart(tensor, part):
-                yield entry
-            at -= 1
-
-
 def _without_shared(checkpoint: Checkpoint, found: _Found) -> dict[int, _Reset]:
     """Leave the buffers whose bytes are also those of what is not reset to the same."""
-    neighbours = _Neighbours(checkpoint.entries)
+    neighbours = Neighbours(checkpoint.entries)
     resets = dict(found.resets)
     shared: list[tuple[str, list[str]]] = []
     while True:
@@ -258,7 +222,7 @@ def _without_shared(checkpoint: Checkpoint, found: _Found) -> dict[int, _Reset]:
     return resets
 
 
-def _others(reset: _Reset, neighbours: _Neighbours, resets: Mapping[int, _Reset]) -> Iterator[str]:
+def _others(reset: _Reset, neighbours: Neighbours, resets: Mapping[int, _Reset]) -> Iterator[str]:
     for entry in neighbours.of(reset.tensor):
         # A module's attribute that is the buffer again is the same object.
         is_itself = entry.node is reset.tensor and entry.member == "attribute"
@@ -296,7 +260,7 @@ def _plan(checkpoint: Checkpoint, found: _Found) -> Plan:
     notes = list(_notes(resets))
     edited, is_flagged = _without_flags(checkpoint)
     if is_flagged:
-        notes.append("the flag that load_state_dict(assign=True) leaves in _metadata was dropped")
+        notes.append(FLAG_NOTE)
     return make_plan(
         "reset-buffers",
         checkpoint,

@@ -21,6 +21,7 @@ from ckptool.edit.files import Files, OutputFile
 from ckptool.edit.plan import Plan
 from ckptool.edit.verify import verify_file
 from ckptool.errors import OutputError
+from ckptool.formats.content import joined
 
 __all__ = ["Written", "check_target", "write_checkpoint"]
 
@@ -65,7 +66,7 @@ def write_checkpoint(
     try:
         with _unfinished(target, files, notes) as (unfinished, descriptor):
             output = OutputFile(files, descriptor, progress)
-            for piece in plan.pieces():
+            for piece in joined(plan.pieces()):
                 output.put(piece)
             output.finish(_mode(target, plan))
             verify_file(plan, unfinished, progress, is_whole=verify)

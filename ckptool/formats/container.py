@@ -44,10 +44,11 @@ class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
 
     `tree_bytes` is how many bytes the tree was read from; `is_whole` says that it has all that they
-    make. `stray_bytes` belong to no part of the format, before or behind all. `referenced` are the storage keys that a pickle names. `globals` are the names in the
+    make. `referenced` are the storage keys that a pickle names. `globals` are the names in the
     pickles, in the order of their first use. `records` are all records of an archive, storages
     among them, by their names. `script_classes` is what the code of a TorchScript archive says of
     its classes, and `beside` holds the trees of its other pickles by their records' names.
+    `stray_bytes` belong to no part of the format: they stand before or behind all of it.
     """
 
     source: Source

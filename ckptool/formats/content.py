@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -18,6 +18,7 @@ __all__ = [
     "NewStorage",
     "Piece",
     "Rewrite",
+    "joined",
     "piece_of",
     "size_of",
 ]
@@ -90,6 +91,34 @@ right only after its chunks were taken."""
 def size_of(piece: Piece) -> int:
     """Return the bytes of a piece."""
     return len(piece) if isinstance(piece, bytes) else piece.size
+
+
+def joined(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield pieces with copies made one where their source has between them what is written there.
+
+    Most records of an edited archive come behind the same header as before, so that the kernel can
+    copy many of them at a time.
+    """
+    run: Copy | None = None
+    between = b""
+    for piece in pieces:
+        if run is not None and isinstance(piece, bytes):
+            between += piece
+        elif run is not None and isinstance(piece, Copy) and _follows(run, between, piece):
+            run = run._replace(size=run.size + len(between) + piece.size)
+            between = b""
+        else:
+            yield from (part for part in (run, between) if part)
+            run, between = (piece, b"") if isinstance(piece, Copy) else (None, b"")
+            if run is None:
+                yield piece
+    yield from (part for part in (run, between) if part)
+
+
+def _follows(run: Copy, between: bytes, piece: Copy) -> bool:
+    end = run.offset + run.size
+    is_next = piece.source is run.source and piece.offset == end + len(between)
+    return is_next and run.source.read(end, len(between)) == between
 
 
 def piece_of(content: Content) -> Copy | Fresh:

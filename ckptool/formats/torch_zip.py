@@ -21,7 +21,6 @@ from ckptool.tensors.refs import ByteOrder
 
 __all__ = [
     "PICKLE",
-    "SERIALIZATION_ID",
     "encode_torch_zip",
     "read_byteorder",
     "read_torch_zip",
@@ -32,9 +31,9 @@ PICKLE = "data.pkl"
 _STORAGES = "data/"
 _BYTEORDER = "byteorder"
 _ALIGNMENT = ".storage_alignment"
-SERIALIZATION_ID = ".data/serialization_id"
+_SERIALIZATION_ID = ".data/serialization_id"
 _OWN_RECORDS = frozenset(
-    {PICKLE, _BYTEORDER, "version", ".format_version", _ALIGNMENT, SERIALIZATION_ID, ""}
+    {PICKLE, _BYTEORDER, "version", ".format_version", _ALIGNMENT, _SERIALIZATION_ID, ""}
 )
 # An extra field has at most so many bytes; torch itself takes powers of two.
 _LARGEST_ALIGNMENT = 1 << 15
@@ -117,7 +116,7 @@ def _records(
         elif name.startswith(_STORAGES) and name != _STORAGES:
             for storage in stay.get(name.removeprefix(_STORAGES), ()):
                 yield Record(_STORAGES + storage.key, storage.content)
-        elif name != SERIALIZATION_ID:
+        elif name != _SERIALIZATION_ID:
             yield Record(name, Content(extent, 0, extent.size))
 
 

@@ -10,9 +10,9 @@ from ckptool.formats.container import Container, FormatName
 from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite
 from ckptool.formats.legacy import encode_legacy, write_legacy
 from ckptool.formats.safetensors import encode_safetensors, write_safetensors
-from ckptool.formats.torch_zip import SERIALIZATION_ID, encode_torch_zip, write_torch_zip
+from ckptool.formats.torch_zip import encode_torch_zip, write_torch_zip
 
-__all__ = ["check_writable", "encode_tree", "left_out", "write_container"]
+__all__ = ["check_writable", "encode_tree", "write_container"]
 
 
 class _Writer(NamedTuple):
@@ -42,14 +42,6 @@ def check_writable(container: Container) -> None:
             verb="edits",
             supported=("torch.save zip and legacy files", "safetensors"),
         )
-
-
-def left_out(container: Container) -> Iterator[str]:
-    """Say what is never written anew."""
-    if SERIALIZATION_ID in container.records:
-        yield f"{SERIALIZATION_ID}, which torch makes from the content, is left out"
-    if container.stray_bytes:
-        yield f"{container.stray_bytes:,} bytes that belong to no part of the file are left out"
 
 
 def encode_tree(container: Container, edited: EditedTree, storages: Sequence[NewStorage]) -> bytes:
