@@ -32,15 +32,17 @@ def test_all_that_is_promised_is_there() -> None:
 
 def test_the_promise_is_these_names() -> None:
     assert ckptool.__all__ == [
-        "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Check", "Checkpoint",
-        "CkptoolError", "Classification", "ClassifiedEntry", "Contents", "Diff", "Entry",
-        "EntryNotFoundError", "Figures", "Finding", "InputError", "LeafDiff",
-        "LimitExceededError", "Limits", "MalformedCheckpointError", "Model", "ModelMatch",
-        "ModelSpec", "ModuleSpec", "NotACheckpointError", "OutputError", "Overview",
-        "PickleStreamError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
+        "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Changed", "Check",
+        "Checkpoint", "CkptoolError", "Classification", "ClassifiedEntry", "Contents", "Diff",
+        "EditError", "Entry", "EntryConflictError", "EntryNotFoundError", "Figures", "Finding",
+        "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
+        "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
+        "NotACheckpointError", "OutputError", "Overview", "PickleStreamError", "Plan", "Removed",
+        "SharedStorageError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
         "TensorDiff", "TensorError", "TensorRef", "TensorSpec", "UnsupportedFormatError",
-        "Values", "check", "classify", "diff", "hash_tensor", "list_contents", "load_model_spec",
-        "open_checkpoint", "overview", "read_bytes", "read_elements",
+        "Values", "Written", "check", "classify", "diff", "hash_tensor", "list_contents",
+        "load_model_spec", "open_checkpoint", "overview", "plan_reset_buffers", "plan_strip",
+        "read_bytes", "read_elements", "write_checkpoint",
     ]  # fmt: skip
 
 
@@ -118,6 +120,10 @@ RUN = "from ckptool.cli import main; main()"
         (("diff", SAMPLES / "legacy.pt", SAMPLES / "lookup_table.pt"), {"torch", "numpy"}),
         (("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt"), {"torch"}),
         (("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt", "--json"), {"rich"}),
+        (("strip", SAMPLES / "training.ckpt", "--training", "--dry-run"), {"torch", "numpy"}),
+        (("strip", SAMPLES / "my_model.pt", "--buffers", "--dry-run", "--model", SPEC), {"torch"}),
+        (("reset-buffers", SAMPLES / "my_model.pt", "--dry-run", "--model", SPEC), {"torch"}),
+        (("reset-buffers", SAMPLES / "drifted.pt", "--dry-run", "--json"), {"torch", "rich"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -141,6 +147,8 @@ def test_everything_works_where_torch_cannot_be_imported(tmp_path: Path) -> None
         ("spec", SAMPLES / "whole_module.pt"),
         ("diff", SAMPLES / "legacy.pt", SAMPLES / "lookup_table.pt"),
         ("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt", "--role", "tensor"),
+        ("strip", SAMPLES / "training.ckpt", "--training", "-o", tmp_path / "stripped.pt"),
+        ("reset-buffers", SAMPLES / "my_model.pt", "--model", SPEC, "-o", tmp_path / "reset.pt"),
     )
     for command in commands:
         assert run_process(*command, environment=environment).returncode == 0

@@ -65,11 +65,11 @@ def plan_reset_buffers(
     that are also another tensor's, stays and is named; where nothing else matches, EditError or
     SharedStorageError is raised.
     """
-    check_editable(checkpoint)
     with about(checkpoint.path):
+        check_editable(checkpoint)
         if value is not None and not patterns:
             raise EditError("a value is for buffers that are named", hint="--match GLOB")
-        found = _Found({}, [])
+        found = _Found({}, [], [])
         names: list[str] = []
         for chosen in _chosen(checkpoint, model, roots):
             contents = classify(chosen, model)
@@ -80,6 +80,8 @@ def plan_reset_buffers(
             values = _Values(model, contents.match, value, seed, wanted)
             _collect(found, wanted, values, is_named=bool(patterns))
         check_patterns(patterns, names)
+        if value is not None or not found.resets:
+            found.left.extend(found.doubtful)
         return _plan(checkpoint, found)
 
 
@@ -94,10 +96,14 @@ class _Reset:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What is to be reset, by the identity of the entry, and what is left as it is."""
+    """What is to be reset, by the identity of the entry, and what is left as it is.
+
+    `doubtful` is what was named and nothing calls a buffer: a module's weights beside its buffers.
+    """
 
     resets: dict[int, _Reset]
     left: list[Left]
+    doubtful: list[Left]
 
 
 def _chosen(
@@ -126,9 +132,10 @@ def _collect(
             value = values.of(one, tensor)
             check_place(NewElements(tensor, value.elements))
         except NoValueError as error:
-            # What nobody named and nothing calls a buffer was not asked for.
-            if is_named or one.role == "buffer":
+            if one.role == "buffer":
                 found.left.append(Left(one.entry.path, str(error)))
+            elif is_named:
+                found.doubtful.append(Left(one.entry.path, str(error)))
         else:
             found.resets[id(one.entry)] = _Reset(one, tensor, value)
 

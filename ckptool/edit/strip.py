@@ -56,8 +56,8 @@ def plan_strip(
     out, EntryConflictError where two names would be one, EditError for what cannot be edited, and
     AmbiguousRootError where several roots fit.
     """
-    check_editable(checkpoint)
     with about(checkpoint.path):
+        check_editable(checkpoint)
         targets, removal = Targets(checkpoint, model), Removal()
         if ema is not None:
             _choose_weights(targets, removal, ema)

@@ -66,11 +66,19 @@ class Targets:
         return self._classified().match
 
     def names(self) -> dict[str, KeyPath]:
-        """Return all names in the root, those of other values than tensors too."""
+        """Return all names in the root, those of other values than tensors too.
+
+        What a safetensors file says of itself is none.
+        """
         if self._names is None:
             self._classified()
-            named = ((self.checkpoint.name_of(one), one) for one in self.checkpoint.entries)
-            self._names = {name: self.place(one) for name, one in named if name is not None}
+            checkpoint = self.checkpoint
+            self._names = {
+                name: self.place(entry)
+                for entry in checkpoint.entries
+                if entry.tensor is not None or checkpoint.format != "safetensors"
+                if (name := checkpoint.name_of(entry)) is not None
+            }
         return self._names
 
     def place(self, entry: Entry) -> KeyPath:

@@ -15,6 +15,7 @@ from ckptool.checkpoint.containers import (
     Descent,
     attributes_of,
     by_key,
+    key_at,
     mapping_of,
     sequence_of,
 )
@@ -153,7 +154,10 @@ def _module_slots(module: Opaque, prefix: str) -> Iterable[tuple[str, _Slot]]:
     """The parameters and buffers of a module and those below it, by dotted names."""
     state = module_state(module)
     raw = {
-        kind: {display_key(key): key for key in mapping_of(state[table]) or {}}
+        kind: {
+            display_key(key_at(key, index)): key
+            for index, key in enumerate(mapping_of(state[table]) or {})
+        }
         for kind, table in _TABLES.items()
     }
     for member in members(module, {}):

@@ -85,7 +85,7 @@ def encode_safetensors(
     header = {}
     for name, node in edited.top.items():
         if name == _METADATA:
-            header[name] = old[name]
+            header[name] = edited.replaced.get(id(node), node)
         else:
             key = node.data.storage.key
             header[name] = {**old[key], "data_offsets": places[key]}

@@ -57,6 +57,32 @@ def write_tuned(path: Path) -> None:
     torch.save({name: tensor + change[name] for name, tensor in base.items()}, path)
 
 
+def with_statistics() -> dict[str, torch.Tensor]:
+    """A gigabyte of random weights, and the statistics of a normalisation for every ten of them."""
+    state = random_state_dict(torch.float32, 0)
+    for block in range(200):
+        for leaf in ("running_mean", "running_var"):
+            state[f"blocks.{block}.norm.{leaf}"] = torch.rand(512)
+        state[f"blocks.{block}.norm.num_batches_tracked"] = torch.tensor(1000)
+    return state
+
+
+def write_weights(path: Path) -> None:
+    torch.save(with_statistics(), path)
+
+
+def write_training(path: Path) -> None:
+    """Weights and the state of Adam, which is twice as large."""
+    state = with_statistics()
+    moments = {
+        index: {"step": torch.tensor(1.0), "exp_avg": tensor * 0.1, "exp_avg_sq": tensor**2}
+        for index, (name, tensor) in enumerate(state.items())
+        if name.endswith("weight")
+    }
+    groups = [{"lr": 1e-3, "params": list(moments)}]
+    torch.save({"model": state, "optimizer": {"state": moments, "param_groups": groups}}, path)
+
+
 def write_half_base(path: Path) -> None:
     torch.save(random_state_dict(torch.bfloat16, 0), path)
 
@@ -112,6 +138,8 @@ FILES: Final[dict[str, Callable[[Path], None]]] = {
     "many": write_many,
     "pickle": write_pickle,
     "spec": write_spec,
+    "weights": write_weights,
+    "training": write_training,
 }
 
 

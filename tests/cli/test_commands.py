@@ -17,7 +17,7 @@ from tests.builders import Tensor, torch_zip
 from tests.running import SAMPLES, json_of, run, run_on_terminal, run_process
 
 ALL_SAMPLES = sorted(path.name for path in SAMPLES.glob("*.*") if path.suffix not in (".py", ".md"))
-NAMES = ("inspect", "list", "show", "check", "diff", "spec")
+NAMES = ("inspect", "list", "show", "check", "diff", "strip", "reset-buffers", "spec")
 TRAINING = SAMPLES / "training.ckpt"
 
 # Snapshots -------------------------------------------------------------------------------------

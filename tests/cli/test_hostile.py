@@ -28,6 +28,8 @@ COMMANDS: Final[tuple[tuple[str | Path, ...], ...]] = (
     ("check", "--model", SAMPLES / "specs" / "my_model.json"),
     ("diff", ITSELF),
     ("diff", SAMPLES / "my_model.pt", "--json"),
+    ("strip", "--dry-run", "--drop", "*", "--drop", "/*", "--training"),
+    ("reset-buffers", "--dry-run", "--match", "*"),
     ("spec",),
 )
 FINDING: Final = ("check", "diff")

@@ -35,11 +35,16 @@ EXAMPLES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     list(
         zip(
             EXAMPLES,
-            ["parameter module True", "('temp_buffer',)", "only BatchNorm statistics differ"],
+            [
+                "parameter module True",
+                "('temp_buffer',)",
+                "only BatchNorm statistics differ",
+                "['optimizer', 'lr_scheduler', 'rng_state'] 39423 15",
+            ],
             strict=True,
         )
     ),
-    ids=["without a model", "with a model", "two checkpoints"],
+    ids=["without a model", "with a model", "two checkpoints", "an edit"],
 )
 def test_the_python_examples_run(example: str, printed: str) -> None:
     done = subprocess.run(
@@ -59,8 +64,10 @@ def test_two_commands_install_and_run_it_and_pass_the_tests() -> None:
 def test_every_command_is_shown() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert list(scripts) == ["ckptool"]
-    shown = {word for block in BLOCKS for word in re.findall(r"^\$ ckptool (\w+)", block, re.M)}
-    assert shown == {"inspect", "list", "show", "check", "diff", "spec"}
+    shown = {word for block in BLOCKS for word in re.findall(r"^\$ ckptool ([\w-]+)", block, re.M)}
+    assert shown == {
+        "inspect", "list", "show", "check", "diff", "strip", "reset-buffers", "spec",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "sample_checkpoints/README.md"])
