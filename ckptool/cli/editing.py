@@ -135,13 +135,21 @@ def strip(
         _carry_out(plan, output, in_place, dry_run, force, verify, as_json, no_color)
 
 
-def _read_number(text: str | None) -> str | None:
+def _check_number(text: str | None) -> str | None:
     if text is not None:
         try:
-            float(text)
+            _number(text)
         except ValueError as error:
             raise typer.BadParameter(f"{text!r} is no number") from error
     return text
+
+
+def _number(text: str) -> float:
+    """An integer as it is: a float has not room for each."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def reset_buffers(
@@ -161,7 +169,7 @@ def reset_buffers(
         typer.Option(
             "--to",
             metavar="VALUE",
-            callback=_read_number,
+            callback=_check_number,
             help="A number for all that --match names.",
         ),
     ] = None,
@@ -210,7 +218,7 @@ def reset_buffers(
             checkpoint,
             None if model is None else model_of(model),
             patterns=match or (),
-            value=None if to is None else float(to),
+            value=None if to is None else _number(to),
             seed=seed,
             roots=root or (),
         )

@@ -25,8 +25,6 @@ RULES: Final[Mapping[str, int]] = {
 }
 """What `reset_running_stats` of torch's normalisations sets; other modules use the names alike."""
 
-_KINDS: Final = {"float": "float", "complex": "complex", "int": "integer", "uint": "integer"}
-
 
 class NoValueError(Exception):
     """Why a buffer cannot be given a value; it is then left as it is."""
@@ -40,17 +38,25 @@ class ResetValue:
     told: str
     is_rounded: bool = False
 
+    def is_same(self, other: ResetValue) -> bool:
+        """Whether another value has the same elements."""
+        mine, its = self.elements, other.elements
+        if (mine.shape, mine.dtype) != (its.shape, its.dtype):
+            return False
+        if not (any(mine.strides) or any(its.strides)):
+            # One number throughout, however often.
+            mine, its = (one[(slice(0, 1),) * one.ndim] for one in (mine, its))
+        return mine.tobytes() == its.tobytes()
+
 
 def filled(tensor: TensorRef, value: float) -> ResetValue:
     """Return a tensor full of one number; raise NoValueError where its dtype has no such number."""
     import numpy as np
 
-    element = np.asarray(value)
-    if tensor.dtype.kind in ("int", "uint", "bool") and not float(value).is_integer():
-        raise NoValueError(f"{value} is no {tensor.dtype}")
-    converted, is_rounded = _converted(element, tensor.dtype)
-    told = str(int(value) if float(value).is_integer() else value)
-    return ResetValue(np.broadcast_to(converted, tensor.shape), told, is_rounded)
+    converted, is_rounded = _converted(_one(value), tensor.dtype)
+    is_whole = isinstance(value, int) or value.is_integer()
+    told = str(int(value) if is_whole else value)
+    return ResetValue(np.broadcast_to(converted, _shape(tensor)), told, is_rounded)
 
 
 def initial_value(
@@ -58,60 +64,113 @@ def initial_value(
 ) -> ResetValue:
     """Return a model's initial value of a buffer; raise NoValueError where there is none.
 
-    `content` are its elements where the spec does not hold them.
+    `content` are its elements where the spec does not hold them; `told` is why there are none, or
+    how they are told.
     """
-    import numpy as np
-
-    if spec.shape != tensor.shape:
-        raise NoValueError(f"its shape is not the model's, {_shape_text(spec.shape)}")
+    shape = _shape(tensor)
+    if spec.shape != shape:
+        expected = "unknown" if spec.shape is None else str(list(spec.shape))
+        raise NoValueError(f"its shape is not the model's, {expected}")
     match spec.initial:
         case Fill(value):
             return filled(tensor, value)
         case Range(start, step):
-            last = start + step * max(0, (tensor.numel or 0) - 1)
-            numbers = np.arange(tensor.numel or 0, dtype=np.int64) * step + start
-            elements, told = numbers, f"{start} to {last}"
+            elements = _range(start, step, tensor.numel or 0)
+            told = f"{elements[0]} to {elements[-1]}" if elements.size else "nothing"
         case Content(data):
             elements = _elements(data, spec)
         case _ if content is not None:
             elements = _elements(content, spec)
         case _:
             raise NoValueError(told)
+    if elements.size != tensor.numel:
+        raise NoValueError("it has another length each time the model is constructed")
     converted, is_rounded = _converted(elements, tensor.dtype)
-    return ResetValue(converted.reshape(tensor.shape), told, is_rounded)
+    return ResetValue(converted.reshape(shape), told, is_rounded)
+
+
+def _shape(tensor: TensorRef) -> tuple[int, ...]:
+    if tensor.numel is None:
+        raise NoValueError(f"it is {tensor.layout}")
+    return tensor.shape
+
+
+def _one(value: float) -> NDArray[Any]:
+    import numpy as np
+
+    try:
+        return np.asarray(value)
+    except OverflowError:
+        return np.asarray(float(value))
+
+
+def _range(start: int, step: int, count: int) -> NDArray[Any]:
+    import numpy as np
+
+    dtype = np.uint64 if start + step * max(0, count - 1) > np.iinfo(np.int64).max else np.int64
+    # Steps down from a large number wrap around, and arrive where they should.
+    steps = np.arange(count, dtype=np.int64) * step
+    return (steps.astype(np.uint64) + np.uint64(start % (1 << 64))).astype(dtype)
 
 
 def _elements(data: bytes, spec: TensorSpec) -> NDArray[Any]:
     import numpy as np
 
     dtype = DTYPES[spec.dtype or ""]
-    if dtype.per_item > 1:
-        raise NoValueError(f"elements of {dtype} are packed")
+    _check_kind(dtype)
     return np.frombuffer(data, numpy_dtype(dtype))
+
+
+def _check_kind(dtype: DType) -> None:
+    if dtype.kind in ("quantized", "bits") or dtype.per_item > 1 or dtype.name in _PACKED:
+        raise NoValueError(f"elements of {dtype} are not set")
+
+
+_PACKED: Final = {"complex32", "float4_e2m1fn_x2"}
 
 
 def _converted(elements: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], bool]:
     """Elements in a tensor's own dtype, and whether any had to be rounded."""
     import numpy as np
 
-    if dtype.kind in ("quantized", "bits") or dtype.per_item > 1 or dtype.name == "complex32":
-        raise NoValueError(f"elements of {dtype} are not set")
+    _check_kind(dtype)
     target = numpy_dtype(dtype)
+    if dtype.kind in ("int", "uint", "bool"):
+        _check_integers(elements, dtype)
+        return elements.astype(target), False
+    if elements.dtype.kind == "c" and dtype.kind != "complex":
+        raise NoValueError(f"its initial value is complex, and it is {dtype}")
+    # Compared as numbers that hold both: the small floats compare with nothing else.
+    wide = np.complex128 if dtype.kind == "complex" else np.float64
     with np.errstate(all="ignore"):
         converted = elements.astype(target)
-        # Compared as numbers that hold both: the small floats compare with nothing else.
-        wide = np.complex128 if dtype.kind == "complex" else np.float64
-        is_integer = dtype.kind in ("int", "uint", "bool") and elements.dtype.kind in "iub"
-        before, after = (
-            (elements, converted) if is_integer else (elements.astype(wide), converted.astype(wide))
-        )
-    is_same = np.asarray((before == after) | ((before != before) & (after != after)))
-    if not is_same.all() and dtype.kind not in ("float", "complex"):
-        raise NoValueError(f"its initial value does not fit into {dtype}")
-    if bool((np.isinf(after) & ~np.isinf(before)).any()):
-        raise NoValueError(f"its initial value is too large for {dtype}")
+        before, after = elements.astype(wide), converted.astype(wide)
+    if bool(
+        (np.isnan(after) & ~np.isnan(before)).any() or (np.isinf(after) & ~np.isinf(before)).any()
+    ):
+        raise NoValueError(f"its initial value is none that {dtype} has")
+    is_same = (before == after) | (np.isnan(before) & np.isnan(after))
     return converted, not bool(is_same.all())
 
 
-def _shape_text(shape: tuple[int, ...] | None) -> str:
-    return "unknown" if shape is None else str(list(shape))
+def _check_integers(elements: NDArray[Any], dtype: DType) -> None:
+    """Raise NoValueError where a number is no integer, or none of a dtype."""
+    import numpy as np
+
+    if elements.dtype.kind not in "iubO":
+        numbers = elements.astype(np.complex128)
+        if not (np.isfinite(numbers).all() and (numbers == np.trunc(numbers.real)).all()):
+            raise NoValueError(f"its initial value is no {dtype}")
+        elements = numbers.real
+    if not elements.size:
+        return
+    least, most = (0, 1) if dtype.kind == "bool" else _limits(dtype)
+    if not least <= int(elements.min()) <= int(elements.max()) <= most:
+        raise NoValueError(f"its initial value does not fit into {dtype}")
+
+
+def _limits(dtype: DType) -> tuple[int, int]:
+    import numpy as np
+
+    limits = np.iinfo(numpy_dtype(dtype))
+    return int(limits.min), int(limits.max)

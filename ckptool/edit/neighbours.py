@@ -22,7 +22,7 @@ class Neighbours:
         by_storage: dict[str, list[tuple[tuple[int, int], TensorRef, Entry]]] = defaultdict(list)
         for entry in entries:
             for part in dense_parts(entry.tensor):
-                if isinstance(part.data, Strided) and part.nbytes and part.data.storage.key:
+                if isinstance(part.data, Strided) and part.nbytes:
                     by_storage[part.data.storage.key].append((span_of(part), part, entry))
         self._sorted = {
             key: sorted(users, key=lambda user: user[0]) for key, users in by_storage.items()

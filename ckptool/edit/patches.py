@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ckptool.edit.initial import NoValueError
 from ckptool.sources import read_content
-from ckptool.tensors.refs import Strided, TensorRef
+from ckptool.tensors.refs import NoData, Strided, TensorRef
 from ckptool.values import is_row_major
 
 if TYPE_CHECKING:
@@ -40,15 +41,17 @@ def check_place(new: NewElements) -> None:
     data = _strided(tensor)
     if data.is_conjugate or data.is_negative:
         raise NoValueError("it is a conjugate or negative view")
-    start, end = span_of(tensor)
-    if end - start > _LARGEST_SPAN:
-        raise NoValueError("its elements lie too far apart")
-    if is_row_major(tensor.shape, data.stride) or (elements == elements.flat[:1]).all():
+    if not tensor.nbytes or is_row_major(tensor.shape, data.stride):
         return
-    used = np.zeros(end - start, np.uint8)
-    _bytes_in(used, start, tensor)[...] = 1
-    if np.count_nonzero(used) < tensor.nbytes:
-        raise NoValueError("some of its elements are one, and would have to differ")
+    start, end = span_of(tensor)
+    if not _is_countable(tensor, end - start):
+        raise NoValueError("its elements lie too far apart, or over each other too often")
+    # One number throughout can be in the same place many times.
+    if any(elements.strides):
+        used = np.zeros(end - start, np.uint8)
+        _bytes_in(used, start, tensor)[...] = 1
+        if np.count_nonzero(used) < tensor.nbytes:
+            raise NoValueError("some of its elements are one, and would have to differ")
 
 
 def are_apart(tensor: TensorRef, other: TensorRef) -> bool:
@@ -59,7 +62,7 @@ def are_apart(tensor: TensorRef, other: TensorRef) -> bool:
     if other_end <= start or end <= other_start:
         return True
     low, high = min(start, other_start), max(end, other_end)
-    if high - low > _LARGEST_SPAN:
+    if not (_is_countable(tensor, high - low) and _is_countable(other, high - low)):
         return False
     used = np.zeros(high - low, np.uint8)
     _bytes_in(used, low, tensor)[...] = 1
@@ -96,9 +99,10 @@ def _patch(group: Sequence[NewElements]) -> tuple[int, bytes]:
     kept = b"" if extent is None else b"".join(read_content(extent, start, end - start))
     patched = np.frombuffer(bytearray(kept), np.uint8)
     for one in group:
-        raw = np.ascontiguousarray(_stored(one)).view(np.uint8)
         place = _bytes_in(patched, start, one.tensor)
-        place[...] = raw.reshape(place.shape)
+        once = tuple(slice(0, 1 if step == 0 else None) for step in _strided(one.tensor).stride)
+        raw = np.ascontiguousarray(_stored(one)[once])
+        place[...] = raw.view(np.uint8).reshape(place.shape)
     return start, patched.tobytes()
 
 
@@ -108,16 +112,33 @@ def _stored(new: NewElements) -> NDArray[Any]:
 
 
 def _bytes_in(buffer: NDArray[Any], low: int, tensor: TensorRef) -> NDArray[Any]:
-    """The bytes of a tensor's elements, in a buffer that begins at a byte of its storage."""
+    """The bytes of a tensor's elements, in a buffer that begins at a byte of its storage.
+
+    Elements that a stride of 0 repeats are there once.
+    """
     import numpy as np
 
     data, itemsize = _strided(tensor), tensor.dtype.itemsize
     strides = (*(step * itemsize for step in data.stride), 1)
     offset = tensor.dtype.nbytes_of(data.offset) - low
-    return np.ndarray((*tensor.shape, itemsize), np.uint8, buffer.data, offset, strides)
+    shape = (*_once(tensor), itemsize)
+    return np.ndarray(shape, np.uint8, buffer.data, offset, strides)
+
+
+def _once(tensor: TensorRef) -> tuple[int, ...]:
+    """A tensor's shape without what a stride of 0 repeats."""
+    sizes = zip(tensor.shape, _strided(tensor).stride, strict=True)
+    return tuple(min(size, 1) if step == 0 else size for size, step in sizes)
+
+
+def _is_countable(tensor: TensorRef, span: int) -> bool:
+    """Whether its bytes can be marked one by one in a stretch of the storage."""
+    return max(span, prod(_once(tensor)) * tensor.dtype.itemsize) <= _LARGEST_SPAN
 
 
 def _strided(tensor: TensorRef) -> Strided:
+    if isinstance(tensor.data, NoData):
+        raise NoValueError("it was saved from the meta device and has no values")
     if not isinstance(tensor.data, Strided):
         raise NoValueError(f"it is {tensor.layout}")
     return tensor.data

@@ -19,7 +19,7 @@ from ckptool.edit.neighbours import Neighbours
 from ckptool.edit.patches import NewElements, check_place, patches_of
 from ckptool.edit.plan import Changed, Left, Plan, check_editable, make_plan
 from ckptool.edit.removal import FLAG_NOTE
-from ckptool.edit.storages import keep_all
+from ckptool.edit.storages import keep_all, pieced_storages
 from ckptool.edit.targets import ambiguous
 from ckptool.edit.tree import TreeEdit
 from ckptool.errors import (
@@ -28,6 +28,7 @@ from ckptool.errors import (
     SharedStorageError,
     about,
 )
+from ckptool.formats.container import Container
 from ckptool.formats.content import EditedTree, NewStorage
 from ckptool.spec.model_spec import Computed, Random, UnknownValue
 from ckptool.tensors.refs import Strided, TensorRef
@@ -69,7 +70,7 @@ def plan_reset_buffers(
         check_editable(checkpoint)
         if value is not None and not patterns:
             raise EditError("a value is for buffers that are named", hint="--match GLOB")
-        found = _Found({}, [], [])
+        found, kept = _Found({}, [], []), _Kept(checkpoint.container)
         names: list[str] = []
         for chosen in _chosen(checkpoint, model, roots):
             contents = classify(chosen, model)
@@ -78,7 +79,7 @@ def plan_reset_buffers(
             is_wanted = name_matcher(patterns)
             wanted = [one for one in inside if is_wanted(one.name or "")]
             values = _Values(model, contents.match, value, seed, wanted)
-            _collect(found, wanted, values, is_named=bool(patterns))
+            _collect(found, wanted, values, kept, is_named=bool(patterns))
         check_patterns(patterns, names)
         if value is not None or not found.resets:
             found.left.extend(found.doubtful)
@@ -122,7 +123,12 @@ def _chosen(
 
 
 def _collect(
-    found: _Found, wanted: Sequence[ClassifiedEntry], values: _Values, *, is_named: bool
+    found: _Found,
+    wanted: Sequence[ClassifiedEntry],
+    values: _Values,
+    kept: _Kept,
+    *,
+    is_named: bool,
 ) -> None:
     for one in wanted:
         tensor = one.entry.tensor
@@ -130,14 +136,37 @@ def _collect(
             continue
         try:
             value = values.of(one, tensor)
+            kept.check(tensor)
             check_place(NewElements(tensor, value.elements))
         except NoValueError as error:
-            if one.role == "buffer":
-                found.left.append(Left(one.entry.path, str(error)))
+            left = Left(one.entry.path, str(error))
+            if one.role == "buffer" or _rule_of(one) is not None:
+                found.left.append(left)
             elif is_named:
-                found.doubtful.append(Left(one.entry.path, str(error)))
+                found.doubtful.append(left)
         else:
             found.resets[id(one.entry)] = _Reset(one, tensor, value)
+
+
+class _Kept:
+    """Which storages of a container can be written anew in part."""
+
+    def __init__(self, container: Container) -> None:
+        self._extents = container.extents
+        self._pieced = pieced_storages(container)
+
+    def check(self, tensor: TensorRef) -> None:
+        """Raise NoValueError for a tensor whose elements are kept in another way."""
+        if isinstance(tensor.data, Strided):
+            storage = tensor.data.storage
+            if storage.extents is not self._extents:
+                raise NoValueError("its elements are kept inside of the pickle")
+            if storage.key in self._pieced:
+                raise NoValueError("its storage is kept in pieces")
+
+
+def _rule_of(one: ClassifiedEntry) -> int | None:
+    return RULES.get((one.name or "").rpartition(".")[2])
 
 
 # Values ----------------------------------------------------------------------------------------
@@ -173,7 +202,7 @@ class _Values:
         name, spec = self._spec(one)
         if spec is not None and not isinstance(spec.initial, UnknownValue | None):
             return initial_value(tensor, spec, self._content.get(name), self._why(spec))
-        rule = RULES.get((one.name or "").rpartition(".")[2])
+        rule = _rule_of(one)
         if rule is not None:
             return filled(tensor, rule)
         if one.role != "buffer":
@@ -240,15 +269,9 @@ def _others(reset: _Reset, neighbours: Neighbours, resets: Mapping[int, _Reset])
 
 def _is_alike(reset: _Reset, other: _Reset) -> bool:
     """Whether two tensors that share bytes are one, and get the same elements."""
-    if reset is other or reset.tensor is other.tensor:
-        return True
-    same_place = (reset.tensor.dtype, reset.tensor.shape, reset.tensor.data) == (
-        other.tensor.dtype,
-        other.tensor.shape,
-        other.tensor.data,
-    )
-    mine, others = reset.value.elements, other.value.elements
-    return same_place and mine.tobytes() == others.tobytes()
+    mine, its = reset.tensor, other.tensor
+    is_one = (mine.dtype, mine.shape, mine.data) == (its.dtype, its.shape, its.data)
+    return (mine is its or is_one) and reset.value.is_same(other.value)
 
 
 # The plan --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import count
 from typing import NamedTuple
 
 from ckptool.formats.container import Container
@@ -28,7 +28,7 @@ from ckptool.tensors.refs import (
     storage_in,
 )
 
-__all__ = ["Compaction", "compact", "keep_all"]
+__all__ = ["Compaction", "compact", "keep_all", "pieced_storages"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +56,14 @@ def keep_all(container: Container) -> tuple[NewStorage, ...]:
     return tuple(_whole(container, key, uses) for key in keys)
 
 
+def pieced_storages(container: Container) -> frozenset[str]:
+    """Return the keys of storages that are pieces of others, and of those that they are in."""
+    if container.format != "torch-legacy":
+        return frozenset()
+    uses = _Uses(EditedTree(container.tree, {}))
+    return frozenset(uses.views | uses.cut_up)
+
+
 def compact(container: Container, edited: EditedTree) -> Compaction:
     """Keep what an edited tree refers to."""
     uses = _Uses(edited)
@@ -70,14 +78,17 @@ def compact(container: Container, edited: EditedTree) -> Compaction:
         if key in uses.whole or (parts and runs == [(0, _storage(parts).nbytes)]):
             storages.append(_whole(container, key, uses))
             continue
-        # The first run goes on under the old name.
-        for new_key, (start, end) in zip(chain([key], keys), runs, strict=False):
+        for number, (start, end) in enumerate(runs):
+            # The first run goes on under the old key.
+            new_key = next(keys) if number else key
             content = Content(extent, start, end - start)
             storage = _part_of(_storage(parts), new_key, content)
             storages.append(NewStorage(new_key, key, storage.numel, content))
             for use in parts:
-                if _is_in(use, start, end):
+                if _is_in(use, start, end, is_first=not number):
                     moved[id(use.tensor)] = _moved(use, storage, start)
+    for tensor in reversed(uses.composed):
+        _follow(tensor, moved)
     return Compaction(tuple(storages), moved)
 
 
@@ -94,19 +105,23 @@ class _Uses:
     """What a tree refers to: `whole` are storages that stay as they are, whoever uses them.
 
     `of` are the tensors of each other storage; `views` are the keys that are pieces of others, as
-    early legacy streams have them.
+    early legacy streams have them, and `cut_up` those of these others. `composed` are the tensors made of others, before these.
     """
 
     def __init__(self, edited: EditedTree) -> None:
         self.of: dict[str, list[_Use]] = defaultdict(list)
         self.whole: set[str] = set()
         self.views: set[str] = set()
+        self.cut_up: set[str] = set()
         self.numels: dict[str, int] = {}
+        self.composed: list[TensorRef] = []
         by_tensors: set[int] = set()
         for node in _reachable(edited):
             if type(node) is TensorRef:
                 part = own_part(node)
-                if part is not None:
+                if part is None:
+                    self.composed.append(node)
+                else:
                     by_tensors.add(id(storage_reference(node)))
                     self._add(_Use(node, part))
             elif type(node) is PersistentId and storage_in(node) is not None:
@@ -126,6 +141,7 @@ class _Uses:
         is_view = bool(view) and view[0] is not None
         if is_view:
             self.views.add(node.stands_for.key)
+            self.cut_up.add(str(key))
         if is_alone or is_view:
             self.whole.add(str(key))
 
@@ -182,9 +198,10 @@ def _span(tensor: TensorRef) -> tuple[int, int] | None:
     return (start, start + size) if size else None
 
 
-def _is_in(use: _Use, start: int, end: int) -> bool:
+def _is_in(use: _Use, start: int, end: int, *, is_first: bool) -> bool:
+    """Whether a tensor is in a run; one without elements goes with the first."""
     span = _span(use.part)
-    return start == 0 if span is None else start <= span[0] < end
+    return is_first if span is None else start <= span[0] < end
 
 
 def _new_keys(keys: Collection[str]) -> Iterator[str]:
@@ -220,6 +237,21 @@ def _moved(use: _Use, storage: StorageRef, start: int) -> TensorRef:
     values, *others = tensor.data.parts
     parts = (Component(values.role, replace(here, node=node)), *others)
     return replace(tensor, node=node, data=components(tensor.data.layout, parts))
+
+
+def _follow(tensor: TensorRef, moved: dict[int, TensorRef]) -> None:
+    """Let a tensor that is made of others be where these are: a parameter, a sparse tensor."""
+    data = tensor.data
+    if isinstance(data, Components):
+        parts = tuple(
+            Component(part.role, moved.get(id(part.value), part.value)) for part in data.parts
+        )
+        if any(new.value is not old.value for new, old in zip(parts, data.parts, strict=True)):
+            moved[id(tensor)] = replace(tensor, data=components(data.layout, parts))
+    elif tensor.node is not None and tensor.node.args:
+        inner = moved.get(id(tensor.node.args[0]))
+        if inner is not None:
+            moved[id(tensor)] = replace(tensor, data=inner.data)
 
 
 def _storage(uses: Sequence[_Use]) -> StorageRef:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 from ckptool.checkpoint.entries import Entry
-from ckptool.checkpoint.keypath import display
+from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.modules import is_module
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.checkpoint.roots import choose_root, shortened
 from ckptool.edit.averages import average_names, average_roots
 from ckptool.edit.plan import Left, Plan, check_editable
 from ckptool.edit.removal import Removal, plan_removal
-from ckptool.edit.targets import FROM_TOP, Targets
+from ckptool.edit.targets import Targets, is_from_top
 from ckptool.edit.training_state import training_parts
 from ckptool.errors import EditError, EntryConflictError, EntryNotFoundError, about
 
@@ -188,18 +188,27 @@ def _drop_training(targets: Targets, removal: Removal) -> None:
 
 def _keep(targets: Targets, removal: Removal, patterns: Sequence[str]) -> None:
     """Take out what no pattern matches: of the names in the root, of the parts of the file."""
-    named = [pattern for pattern in patterns if not pattern.startswith(FROM_TOP)]
+    rooted = [pattern for pattern in patterns if is_from_top(pattern)]
+    named = [pattern for pattern in patterns if not is_from_top(pattern)]
     if named:
-        wanted = set(targets.matching(named))
-        others = (keys for keys in targets.names().values() if keys not in wanted)
-        removal.gone.update((keys, None) for keys in others)
-    rooted = [pattern for pattern in patterns if pattern.startswith(FROM_TOP)]
+        wanted, depth = set(targets.matching(named)), len(targets.require_root().keys)
+        removal.gone.update(_others(targets.names().values(), wanted, depth))
     if rooted:
-        wanted = set(targets.matching(rooted))
-        for entry in targets.checkpoint.entries:
-            keys = entry.keys
-            if not any(keys[:n] in wanted for n in range(1, len(keys) + 1)):
-                removal.gone[keys] = None
+        entries = targets.checkpoint.entries
+        every = (entry.keys for entry in entries)
+        removal.gone.update(_others(every, set(targets.matching(rooted)), 0))
+
+
+def _others(
+    every: Iterable[KeyPath], wanted: set[KeyPath], depth: int
+) -> Iterator[tuple[KeyPath, None]]:
+    """Yield the outermost parts below a depth that neither are wanted nor hold anything wanted."""
+    above = {keys[:n] for keys in wanted for n in range(len(keys))}
+    for keys in every:
+        parts = [keys[:n] for n in range(depth + 1, len(keys) + 1)]
+        part = next((part for part in parts if part not in above), None)
+        if part is not None and part not in wanted:
+            yield part, None
 
 
 def _drop_prefix(targets: Targets, removal: Removal, prefix: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from ckptool.analysis.selection import check_patterns, glob_matcher
+from ckptool.analysis.selection import check_patterns, name_matcher
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.opening import Checkpoint
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from ckptool.classification.matching import ModelMatch
     from ckptool.spec.strict_load import Model
 
-__all__ = ["FROM_TOP", "Targets", "ambiguous"]
+__all__ = ["Targets", "ambiguous", "is_from_top"]
 
-FROM_TOP: Final = "/"
-"""What a pattern begins with that is for paths, and not for names in the root."""
+_FROM_TOP: Final = "/"
 
 
 class Targets:
@@ -90,22 +89,23 @@ class Targets:
     def paths(self) -> dict[str, KeyPath]:
         """Return all paths from the top, of containers and of what is in them."""
         return {
-            FROM_TOP + display(entry.keys[:n]): entry.keys[:n]
+            _FROM_TOP + display(entry.keys[:n]): entry.keys[:n]
             for entry in self.checkpoint.entries
             for n in range(1, len(entry.keys) + 1)
         }
 
     def matching(self, patterns: Sequence[str]) -> Iterator[KeyPath]:
-        """Yield what patterns match; raise EntryNotFoundError for one that matches nothing."""
+        """Yield what patterns match; raise EntryNotFoundError for one that matches nothing.
+
+        One with `!` before it leaves out what others match.
+        """
         for is_rooted, listed in ((False, self.names), (True, self.paths)):
-            asked = [one for one in patterns if one.startswith(FROM_TOP) == is_rooted]
+            asked = [one for one in patterns if is_from_top(one) == is_rooted]
             if asked:
                 known = listed()
                 check_patterns(asked, list(known))
-                tests = [glob_matcher(pattern) for pattern in asked]
-                for name, keys in known.items():
-                    if any(matches(name) for matches in tests):
-                        yield keys
+                is_wanted = name_matcher(asked)
+                yield from (keys for name, keys in known.items() if is_wanted(name))
 
     def _classified(self) -> Classification:
         if self._contents is None:
@@ -115,6 +115,11 @@ class Targets:
             self._contents = classify(checkpoint, self.model)
             self.checkpoint = self._contents.checkpoint
         return self._contents
+
+
+def is_from_top(pattern: str) -> bool:
+    """Whether a pattern is for paths from the top, and not for names in the root."""
+    return pattern.removeprefix("!").startswith(_FROM_TOP)
 
 
 def ambiguous(checkpoint: Checkpoint, what_to_do: str) -> AmbiguousRootError:

@@ -40,12 +40,21 @@ def test_objects_that_nobody_knows_are_written_as_they_were(
             assert (one.path, type(one.node)) == (other.path, type(other.node))
         sizes = [sum(one.size for one in file.container.extents.values()) for file in (a, b)]
     assert plan.kept[1] == sizes[1]
-    if sizes[0] > sizes[1]:
-        return  # some bytes of its storages were not in use
+    if sizes[0] > sizes[1] or _sets_a_key_twice(kept):
+        return  # some bytes were not in use, or some calls of the pickle
     if build is builders.torch_zip:
         assert pickle_of(folder / "dst.pt") == pickle_of(folder / "expected.pt")
     else:
         assert (folder / "dst.pt").read_bytes() == (folder / "expected.pt").read_bytes()
+
+
+def _sets_a_key_twice(tree: object) -> bool:
+    if isinstance(tree, builders.Call):
+        keys = [key for key, _ in tree.items]
+        parts = [*tree.args, tree.state, *tree.appends, *tree.items]
+        return len(set(keys)) < len(keys) or any(map(_sets_a_key_twice, parts))
+    below = list(tree.values()) if isinstance(tree, dict) else tree
+    return isinstance(below, list | tuple) and any(map(_sets_a_key_twice, below))
 
 
 # Any state_dict ---------------------------------------------------------------------------------
@@ -87,8 +96,8 @@ def test_any_names_of_any_state_dict_go_as_torch_would_delete_them(
     folder = tmp_path_factory.mktemp("any")
     write(state, folder / "src.pt")
     asked = data.draw(st.lists(st.sampled_from(list(state)), min_size=1, unique=True))
-    # A leading "/" would mean a path from the top.
-    patterns = ["?" + name[1:] if name.startswith("/") else name for name in asked]
+    # A leading "/" would mean a path from the top, and "!" what is left out.
+    patterns = ["?" + name[1:] if name.startswith(("/", "!")) else name for name in asked]
     is_kept = data.draw(st.booleans())
     gone = {
         name for name in state if is_kept != any(matches(pattern, name) for pattern in patterns)
@@ -162,7 +171,6 @@ def test_a_storage_that_is_cut_can_be_counted_in_every_dtype(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("writer", ["zip", "legacy"])
 def test_an_empty_view_goes_along_with_the_part_that_stays(writer: str, tmp_path: Path) -> None:
-    # FAULT: it keeps the size that its storage had, which the file then declares in two ways.
     base = torch.arange(4.0)
     WRITERS[writer]({"all": base, "empty": base[:0], "last": base[3:]}, tmp_path / "src.pt")
     strip(tmp_path / "src.pt", tmp_path / "dst.pt", drop=["all"])
@@ -170,7 +178,6 @@ def test_an_empty_view_goes_along_with_the_part_that_stays(writer: str, tmp_path
 
 
 def test_a_parameter_on_a_part_of_a_storage_moves_with_it(tmp_path: Path) -> None:
-    # FAULT: the plan has it in its old place, so that the file is thought to be a wrong one.
     flat = torch.arange(9.0)
     src = saved({"gone": flat, "weight": nn.Parameter(flat[4:])}, tmp_path / "src.pt")
     plan = strip(src, tmp_path / "dst.pt", drop=["gone"])
@@ -179,9 +186,10 @@ def test_a_parameter_on_a_part_of_a_storage_moves_with_it(tmp_path: Path) -> Non
 
 
 def test_a_sparse_tensor_says_that_its_storage_shrinks(tmp_path: Path) -> None:
-    # FAULT: the column numbers lie in a storage of twice their size; nothing is said of it.
     flat = torch.arange(8)
-    sparse = torch.sparse_coo_tensor(flat[4:].reshape(1, 4), torch.ones(4), (8,))
+    sparse = torch.sparse_coo_tensor(
+        flat[4:].reshape(1, 4), torch.ones(4), (8,), check_invariants=True
+    )
     src = saved({"sparse": sparse, "gone": torch.ones(1)}, tmp_path / "src.pt")
     plan = strip(src, tmp_path / "dst.pt", drop=["gone"])
     same(without(load(src), "gone"), load(tmp_path / "dst.pt"))

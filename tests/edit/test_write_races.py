@@ -202,7 +202,7 @@ def test_an_edit_that_is_late_never_gives_the_name_to_half_a_file(
     def edit(step: Callable[..., Any]) -> None:
         try:
             _edit(folder / "src", target, step)
-        except OutputError as error:
+        except CkptoolError as error:
             problems.append(str(error))
 
     def run_other() -> None:

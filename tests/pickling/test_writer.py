@@ -121,7 +121,10 @@ def state_dict(size: int) -> OrderedDict[str, Any]:
 FRAME: Final = 1 << 16
 AROUND_A_BATCH: Final = (0, 1, 2, 999, 1000, 1001, 1999, 2000, 2001)
 SHARED: Final = [state_dict(3), [1], Point(a=1), ("x",)]
+TWO_OF_A_KIND: Final = (str(5), str(5))
 VALUES: Final[dict[str, object]] = {
+    "a number in a frame": 256,
+    "a number in none": 1,
     "integers": [
         sign * (1 << bits) + more
         for bits in (0, 7, 8, 15, 16, 31, 32, 39, 47, 63, 64, 70, 2031, 2032, 2039, 2040, 2050)
@@ -130,7 +133,7 @@ VALUES: Final[dict[str, object]] = {
     "floats": [0.0, -0.0, 1.5, float("nan"), float("-inf"), 1 + 2j],
     "strings": ["", "a", "é", "€", "ab" * 127, "ab" * 128, "\ud800", "a\nb", "𝄞"] * 2,
     "bytes": [b"", b"a", b"\xff", b"ab" * 127, b"ab" * 128, bytearray(), bytearray(b"ab")] * 2,
-    "equal short strings": [[str(n % 10) for n in range(20)], "0", "1", b"", b"\0", "".join("0")],
+    "equal short strings": [TWO_OF_A_KIND, [str(n % 10) for n in range(20)], TWO_OF_A_KIND, "0"],
     "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), ((),)],
     "memo beyond a byte": [str(n) * 2 for n in range(300)] * 2,
     "objects": [
@@ -245,6 +248,17 @@ def test_any_value_that_python_pickles_becomes_the_same_bytes(value: object, pro
     assert written(data + b"more") == data
 
 
+def test_protocols_below_1_are_written_as_1() -> None:
+    assert write_pickle([1, (True,)], protocol=0) == pickle.dumps([1, (True,)], 1)
+
+
+@pytest.mark.parametrize(
+    "opcode", [builders.ext1(255), builders.ext2(65_535), builders.ext4(65_536)], ids=str
+)
+def test_an_extension_code_becomes_the_same_bytes(opcode: bytes) -> None:
+    assert written(stream(opcode)) == stream(opcode)
+
+
 # What torch writes -----------------------------------------------------------------------------
 
 
@@ -330,7 +344,9 @@ def test_what_is_written_unpickles_to_what_was_pickled(value: object, protocol: 
     [
         (builders.MARK, builders.NONE, builders.inst("m", "C"), builders.NONE, builders.BUILD),
         (builders.MARK, builders.global_("m", "C"), builders.NONE, builders.OBJ),
-        (builders.ext1(7), builders.ext2(700), builders.ext4(70_000), builders.TUPLE3),
+        (builders.global_("m", "C"), builders.EMPTY_LIST, builders.binput(0), builders.TUPLE1,
+         builders.REDUCE, builders.binput(1), builders.binget(0), builders.binget(1),
+         builders.APPEND, builders.POP),
         (builders.string("a"), builders.short_binstring(b"b\xff"), builders.TUPLE2),
         (builders.binstring(b"b" * 300), builders.binstring(b"\xff" * 300), builders.TUPLE2),
         (builders.MARK, builders.unicode_("a\n"), builders.EMPTY_LIST, builders.DICT),
