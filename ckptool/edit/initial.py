@@ -145,9 +145,8 @@ def _converted(elements: NDArray[Any], dtype: DType) -> tuple[NDArray[Any], bool
     with np.errstate(all="ignore"):
         converted = elements.astype(target)
         before, after = elements.astype(wide), converted.astype(wide)
-    if bool(
-        (np.isnan(after) & ~np.isnan(before)).any() or (np.isinf(after) & ~np.isinf(before)).any()
-    ):
+    is_lost = (np.isnan(after) & ~np.isnan(before)) | (np.isinf(after) & ~np.isinf(before))
+    if is_lost.any():
         raise NoValueError(f"its initial value is none that {dtype} has")
     is_same = (before == after) | (np.isnan(before) & np.isnan(after))
     return converted, not bool(is_same.all())

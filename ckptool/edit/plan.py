@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from ckptool.checkpoint.entries import Entry, list_entries
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.errors import EditError
-from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, size_of
+from ckptool.formats.content import EditedTree, Fresh, NewStorage, Piece, Rewrite, size_of
 from ckptool.formats.writers import check_writable, encode_tree, write_container
 
 __all__ = ["Changed", "Left", "Plan", "Removed", "check_editable", "make_plan"]
@@ -43,7 +43,8 @@ class Left(NamedTuple):
 class Plan:
     """An edit of a checkpoint, which has to stay open until it is written.
 
-    `entries` are those of the result; `nbytes` is how large its file will be.
+    `entries` are those of the result; `nbytes` is how large its file will be. `fixed` are its
+    pieces, None where some of them depend on what is only known when it is written.
     """
 
     command: Literal["strip", "reset-buffers"]
@@ -55,6 +56,7 @@ class Plan:
     notes: tuple[str, ...]
     entries: tuple[Entry, ...]
     nbytes: int
+    fixed: tuple[Piece, ...] | None
 
     @property
     def bytes_before(self) -> int:
@@ -69,6 +71,8 @@ class Plan:
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the pieces of the new file, the same ones each time."""
+        if self.fixed is not None:
+            return iter(self.fixed)
         return write_container(self.checkpoint.container, self.rewrite)
 
 
@@ -108,6 +112,8 @@ def make_plan(
         )
         entries = tuple(listed)
     rewrite = Rewrite(encoded, storages)
+    pieces = tuple(write_container(container, rewrite))
+    is_fixed = not any(isinstance(piece, Fresh) for piece in pieces)
     return Plan(
         command,
         checkpoint,
@@ -117,7 +123,8 @@ def make_plan(
         tuple(left),
         (*notes, *_left_out(container.stray_bytes)),
         entries,
-        sum(map(size_of, write_container(container, rewrite))),
+        sum(map(size_of, pieces)),
+        pieces if is_fixed else None,
     )
 
 

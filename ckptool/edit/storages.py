@@ -102,10 +102,11 @@ def _whole(container: Container, key: str, uses: _Uses) -> NewStorage:
 
 
 class _Uses:
-    """What a tree refers to: `whole` are storages that stay as they are, whoever uses them.
+    """What a tree refers to.
 
-    `of` are the tensors of each other storage; `views` are the keys that are pieces of others, as
-    early legacy streams have them, and `cut_up` those of these others. `composed` are the tensors made of others, before these.
+    `of` are the tensors of each storage; those in `whole` stay as they are, whoever uses them.
+    `views` are the keys that are pieces of others, as early legacy streams have them, `cut_up`
+    those of these others. `composed` are the tensors made of others, each before these.
     """
 
     def __init__(self, edited: EditedTree) -> None:

@@ -65,11 +65,12 @@ def write_checkpoint(
     notes: list[str] = []
     try:
         with _unfinished(target, files, notes) as (unfinished, descriptor):
-            output = OutputFile(files, descriptor, progress)
-            for piece in joined(plan.pieces()):
-                output.put(piece)
-            output.finish(_mode(target, plan))
-            verify_file(plan, unfinished, progress, is_whole=verify)
+            with OutputFile(files, descriptor, progress) as output:
+                for piece in joined(plan.pieces()):
+                    output.put(piece)
+                synced = output.finish(_mode(target, plan))
+                verify_file(plan, unfinished, progress, is_whole=verify)
+                synced.result()
             # Whoever wants to interrupt can do so for the last time.
             progress.advance(0)
             files.replace(unfinished, target)

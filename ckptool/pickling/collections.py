@@ -88,26 +88,27 @@ def _empty_dict(machine: Machine, at: int) -> int:
 def _dict(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
     machine.stack.append({})
-    _update(machine.stack[-1], items)
+    _update(machine, items)
     return at
 
 
 def _setitem(machine: Machine, at: int) -> int:
     value = machine.stack.pop()
     key = machine.stack.pop()
-    _update(machine.stack[-1], [key, value])
+    _update(machine, [key, value])
     return at
 
 
 def _setitems(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
-    _update(machine.stack[-1], items)
+    _update(machine, items)
     return at
 
 
-def _update(target: Node, items: list[Node]) -> None:
+def _update(machine: Machine, items: list[Node]) -> None:
     if len(items) % 2:
         raise ValueError("is given a key without a value")
+    target = machine.stack[-1]
     keys = items[::2]
     for key in keys:
         if type(key) not in _PLAIN_KEYS:
@@ -117,7 +118,10 @@ def _update(target: Node, items: list[Node]) -> None:
         if opaque.keyed is None:
             opaque.keyed = {}
         target = opaque.keyed
+    before = len(target)
     target.update(zip(keys, items[1::2], strict=True))
+    if len(target) != before + len(keys):
+        machine.has_overwritten = True
 
 
 def _empty_set(machine: Machine, at: int) -> int:

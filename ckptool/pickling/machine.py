@@ -43,7 +43,8 @@ UINT32: Final = struct.Struct("<I").unpack_from
 class Machine:
     """The machine's state; `metastack` holds the stacks below the open marks.
 
-    `discarded` is what POP took away, by identity: the tree may know nothing of it.
+    `discarded` is what POP took away, by identity, and `has_overwritten` says that a key was given
+    twice: the tree may know nothing of what is lost then.
     """
 
     data: bytes
@@ -55,6 +56,7 @@ class Machine:
     memo: dict[int, Node] = field(default_factory=dict)
     globals: dict[Global, Global] = field(default_factory=dict)
     discarded: dict[int, Node] = field(default_factory=dict)
+    has_overwritten: bool = False
     protocol: int = 0
 
 

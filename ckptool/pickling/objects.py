@@ -22,7 +22,7 @@ def intern(machine: Machine, reference: Global) -> Global:
 def receiver(target: Node) -> Opaque:
     """The object that items or a state are for: an opaque one, or the call behind a tensor."""
     opaque = target if type(target) is Opaque else getattr(target, "node", None)
-    if type(opaque) is not Opaque:
+    if type(opaque) is not Opaque or opaque.construction == "frozenset":
         raise TypeError(f"does not fit a {type(target).__name__}")
     return opaque
 

@@ -17,7 +17,7 @@ from itertools import chain
 from ckptool.errors import LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.machine import MISUSE, Interpreter, Machine
-from ckptool.pickling.nodes import Global, Node, PersistentId, check_depth
+from ckptool.pickling.nodes import Global, Node, PersistentId, check_depth, children
 from ckptool.pickling.objects import Stopped
 from ckptool.pickling.opcodes import HANDLERS, NAMES
 
@@ -69,15 +69,27 @@ def read_pickle(
 def _is_whole(machine: Machine) -> bool:
     """Whether nothing was made and left out of the tree.
 
-    Picklers throw away what they made only for a tuple that holds itself, and its items are known.
+    Picklers throw away what they made for a tuple that holds itself, the items of which are known.
     """
     behind = (machine.stack[:-1], *machine.metastack)
     rest = [*machine.discarded.values(), *chain.from_iterable(behind)]
     made = [node for node in rest if type(node) not in _NAMES_AND_NUMBERS]
-    if not made:
-        return True
-    kept = {id(node) for node in machine.memo.values()}
+    if not made or machine.has_overwritten:
+        return not machine.has_overwritten
+    kept = _reachable(machine.stack[-1])
     return all(id(node) in kept for node in made)
+
+
+def _reachable(tree: Node) -> set[int]:
+    """The identities of a tree's nodes, and of what a format's own nodes were read from."""
+    found: set[int] = set()
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if id(node) not in found:
+            found.add(id(node))
+            pending.extend(children(getattr(node, "node", node)))
+    return found
 
 
 _NAMES_AND_NUMBERS = frozenset({type(None), bool, int, float, str, bytes, Global})

@@ -101,12 +101,11 @@ class _Writer:
     def _save(self, node: Node) -> None:
         if self._framed is not None and len(self._out) >= _FRAME_BYTES:
             self._close_frame()
+        node = self._replaced.get(id(node), node)
         kind = type(node)
         if kind in _ATOMS:
             self._out += _ATOMS[kind](node, self._protocol)
             return
-        node = self._replaced.get(id(node), node)
-        kind = type(node)
         if self._lower is not None and kind not in _SAVERS:
             node = self._lower(node)
             kind = type(node)
@@ -191,7 +190,8 @@ class _Writer:
                 len(data), b"\x8c" if self._protocol >= 4 else None, b"X", b"\x8d"
             ), data
         # Before protocol 3 only Python 2 had bytes: its text, where that is no UTF-8.
-        codes = (b"C", b"B", b"\x8e") if self._protocol >= 3 else (b"U", b"T", b"T")
+        is_text = self._protocol < 3 and not _is_utf8(node)
+        codes = (b"U", b"T", b"T") if is_text else (b"C", b"B", b"\x8e")
         return _counted(len(node), *codes), node
 
     def _repeat(self, node: str | bytes, index: int) -> None:
@@ -235,7 +235,7 @@ class _Writer:
         self._memoize(node)
         if len(node) == 1:
             self._then(self._emit, b"a")
-            self._save(node[0])
+            self._save_all(node)
         elif node:
             self._append_batch((node, 0))
 
@@ -272,7 +272,7 @@ class _Writer:
     # Objects ------------------------------------------------------------------------------------
 
     def _save_global(self, node: Global) -> None:
-        if self._protocol >= 4 or "\n" in node.module + node.name:
+        if self._protocol >= 4 or not all(map(_is_line, node)):
             self._then(self._end_global, node)
             self._save_all((node.module, node.name))
         else:
@@ -292,7 +292,7 @@ class _Writer:
 
     def _save_persistent_id(self, node: PersistentId) -> None:
         self._then(self._emit, b"Q")
-        self._save(node.value)
+        self._then(self._save, node.value)
 
     def _save_object(self, node: Opaque) -> None:
         _CONSTRUCTIONS[node.construction](self, node)
@@ -365,7 +365,7 @@ class _Writer:
             self._save_all(node[at : at + _BATCH])
         else:
             self._then(self._emit, b"a")
-            self._save(node[at])
+            self._save_all(node[at:])
 
     def _set_items(self, batch: tuple[Any, int]) -> None:
         """As `_set_batch`, but for one item that is left over, and for what is left of none."""
@@ -442,7 +442,20 @@ def _reference(data: bytes) -> int:
 
 
 def _line(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass") + b"\n"
+    return text.encode() + b"\n"
+
+
+def _is_line(text: str) -> bool:
+    """Whether a name can stand in a line of its own."""
+    return "\n" not in text and _is_utf8(text.encode("utf-8", "surrogatepass"))
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _TUPLES: Final = {1: b"\x85", 2: b"\x86", 3: b"\x87"}
