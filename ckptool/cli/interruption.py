@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -62,6 +63,10 @@ def interruptible(progress: Progress) -> Iterator[Progress]:
     last step is acted upon at the end.
     """
     watched = _Interruptible(progress)
+    if threading.current_thread() is not threading.main_thread():
+        # Only there can signals be heard.
+        yield watched
+        return
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in heard:

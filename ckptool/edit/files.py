@@ -99,6 +99,7 @@ class OutputFile:
 
     def __init__(self, files: Files, descriptor: int, progress: Progress) -> None:
         self._disk = ThreadPoolExecutor(1)
+        self._asked: Future[None] | None = None
         self._files = files
         self._descriptor = descriptor
         self._progress = progress
@@ -133,7 +134,14 @@ class OutputFile:
         """Write what is held back; the result is there when the disk has all of it."""
         self._flush()
         self._files.set_mode(self._descriptor, mode)
-        return self._disk.submit(self._files.sync, self._descriptor)
+        return self._ask(self._files.sync, self._descriptor)
+
+    def _ask(self, call: Callable[..., None], *arguments: int) -> Future[None]:
+        """Let the thread call something, once what it was asked before succeeded."""
+        if self._asked is not None:
+            self._asked.result()
+        self._asked = self._disk.submit(call, *arguments)
+        return self._asked
 
     def _put_bytes(self, data: bytes) -> None:
         self._held += data
@@ -177,7 +185,6 @@ class OutputFile:
         self._written += count
         behind = self._written - self._flushed
         if behind >= _FLUSHED:
-            part = self._descriptor, self._flushed, behind
-            self._disk.submit(self._files.begin_to_flush, *part)
+            self._ask(self._files.begin_to_flush, self._descriptor, self._flushed, behind)
             self._flushed = self._written
         self._progress.advance(count)

@@ -71,6 +71,8 @@ def write_checkpoint(
                 synced = output.finish(_mode(target, plan))
                 verify_file(plan, unfinished, progress, is_whole=verify)
                 synced.result()
+            # Much time may have gone by; what came in the meantime is somebody's.
+            check_target(plan, path, force=force)
             # Whoever wants to interrupt can do so for the last time.
             progress.advance(0)
             files.replace(unfinished, target)
@@ -150,7 +152,8 @@ def _unfinished(target: Path, files: Files, notes: list[str]) -> Iterator[tuple[
         yield path, descriptor
     except BaseException:
         with suppress(OSError):
-            files.remove(path)
+            if _is_still(descriptor, path):
+                files.remove(path)
         raise
     finally:
         os.close(descriptor)
@@ -169,10 +172,8 @@ def _claim(path: Path, target: Path, files: Files, notes: list[str]) -> int:
         try:
             descriptor = files.create(path)
         except FileExistsError:
-            if _is_locked(path):
+            if not _remove_abandoned(path, files, notes):
                 raise OutputError("another edit of it is under way", path=target) from None
-            files.remove(path)
-            notes.append(f"{path.name} was left behind by an edit that was killed; it is removed")
             continue
         # Whoever locks it first has it: between making and locking, another edit may remove it.
         if _lock(descriptor) and _is_still(descriptor, path):
@@ -180,15 +181,24 @@ def _claim(path: Path, target: Path, files: Files, notes: list[str]) -> int:
         os.close(descriptor)
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether an edit that is under way holds a file."""
-    with suppress(FileNotFoundError):
+def _remove_abandoned(path: Path, files: Files, notes: list[str]) -> bool:
+    """Remove a file that no edit holds any more; False where one does.
+
+    It is locked while it is removed: no other edit can have put its own in that place.
+    """
+    try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return not _lock(descriptor)
-        finally:
-            os.close(descriptor)
-    return False
+    except FileNotFoundError:
+        return True
+    try:
+        if not _lock(descriptor):
+            return False
+        if _is_still(descriptor, path):
+            files.remove(path)
+            notes.append(f"{path.name} was left behind by an edit that was killed; it is removed")
+        return True
+    finally:
+        os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:

@@ -30,6 +30,7 @@ def test_objects_that_nobody_knows_are_written_as_they_were(
     kept: object, build: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Taken out of a file, a last part leaves the very bytes of a file that never had it."""
+    assume(not _sets_a_key_twice(kept))  # which no plan can keep
     folder = tmp_path_factory.mktemp("objects")
     gone = builders.Tensor("float32", (2,))
     (folder / "src.pt").write_bytes(build({"kept": kept, "gone": gone}))
@@ -40,8 +41,8 @@ def test_objects_that_nobody_knows_are_written_as_they_were(
             assert (one.path, type(one.node)) == (other.path, type(other.node))
         sizes = [sum(one.size for one in file.container.extents.values()) for file in (a, b)]
     assert plan.kept[1] == sizes[1]
-    if sizes[0] > sizes[1] or _sets_a_key_twice(kept):
-        return  # some bytes were not in use, or some calls of the pickle
+    if sizes[0] > sizes[1]:
+        return  # some bytes were not in use
     if build is builders.torch_zip:
         assert pickle_of(folder / "dst.pt") == pickle_of(folder / "expected.pt")
     else:

@@ -127,7 +127,6 @@ def test_a_source_that_is_replaced_while_it_is_read_is_read_to_its_end(
 # A target that changes ----------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(reason="looked at before the writing alone", strict=True)
 @pytest.mark.parametrize("stage", ["create", "sync"])
 def test_in_place_does_not_replace_a_newer_file(stage: str, folder: Path) -> None:
     def save() -> None:
@@ -140,7 +139,6 @@ def test_in_place_does_not_replace_a_newer_file(stage: str, folder: Path) -> Non
     assert _names(folder) == {"src"}
 
 
-@pytest.mark.xfail(reason="looked at before the writing alone", strict=True)
 @pytest.mark.parametrize("stage", ["create", "sync"])
 def test_a_file_that_comes_while_another_is_written_needs_force_too(
     stage: str, folder: Path
@@ -184,7 +182,6 @@ def test_two_edits_of_two_targets_do_not_mind_each_other(folder: Path, expected:
     assert _names(folder) == {"src", "a", "b"}
 
 
-@pytest.mark.xfail(reason="it is removed by its name, whosever it is by then", strict=True)
 def test_an_edit_that_is_late_never_gives_the_name_to_half_a_file(
     folder: Path, expected: bytes
 ) -> None:
@@ -232,7 +229,6 @@ def test_an_edit_that_is_late_never_gives_the_name_to_half_a_file(
     assert all("another edit of it is under way" in problem for problem in problems)
 
 
-@pytest.mark.xfail(reason="what is not there any more cannot be removed", strict=True)
 def test_an_edit_goes_on_where_another_ends_in_the_same_moment(
     folder: Path, expected: bytes
 ) -> None:
