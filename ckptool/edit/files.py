@@ -5,16 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from ckptool.sources import FileSource
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ckptool.analysis.progress import Progress
     from ckptool.formats.content import Piece
     from ckptool.sources import Source
@@ -92,14 +89,9 @@ class Files:
 
 
 class OutputFile:
-    """A new file that pieces are put into, one behind the other.
-
-    A thread of its own waits for the disk, so that the next piece does not have to.
-    """
+    """A new file that pieces are put into, one behind the other."""
 
     def __init__(self, files: Files, descriptor: int, progress: Progress) -> None:
-        self._disk = ThreadPoolExecutor(1)
-        self._asked: Future[None] | None = None
         self._files = files
         self._descriptor = descriptor
         self._progress = progress
@@ -108,17 +100,6 @@ class OutputFile:
         self._ways: list[Callable[[int, int, int, int], int]] = [
             getattr(files, name) for name in ("copy_file_range", "sendfile") if hasattr(os, name)
         ]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._disk.shutdown(cancel_futures=True)
 
     def put(self, piece: Piece) -> None:
         """Put a piece behind what is there."""
@@ -130,18 +111,11 @@ class OutputFile:
             for chunk in piece.chunks():
                 self._put_bytes(chunk)
 
-    def finish(self, mode: int) -> Future[None]:
-        """Write what is held back; the result is there when the disk has all of it."""
+    def finish(self, mode: int) -> None:
+        """Write what is held back, and wait until the disk has all of it."""
         self._flush()
         self._files.set_mode(self._descriptor, mode)
-        return self._ask(self._files.sync, self._descriptor)
-
-    def _ask(self, call: Callable[..., None], *arguments: int) -> Future[None]:
-        """Let the thread call something, once what it was asked before succeeded."""
-        if self._asked is not None:
-            self._asked.result()
-        self._asked = self._disk.submit(call, *arguments)
-        return self._asked
+        self._files.sync(self._descriptor)
 
     def _put_bytes(self, data: bytes) -> None:
         self._held += data
@@ -185,6 +159,6 @@ class OutputFile:
         self._written += count
         behind = self._written - self._flushed
         if behind >= _FLUSHED:
-            self._ask(self._files.begin_to_flush, self._descriptor, self._flushed, behind)
+            self._files.begin_to_flush(self._descriptor, self._flushed, behind)
             self._flushed = self._written
         self._progress.advance(count)

@@ -65,12 +65,11 @@ def write_checkpoint(
     notes: list[str] = []
     try:
         with _unfinished(target, files, notes) as (unfinished, descriptor):
-            with OutputFile(files, descriptor, progress) as output:
-                for piece in joined(plan.pieces()):
-                    output.put(piece)
-                synced = output.finish(_mode(target, plan))
-                verify_file(plan, unfinished, progress, is_whole=verify)
-                synced.result()
+            output = OutputFile(files, descriptor, progress)
+            for piece in joined(plan.pieces()):
+                output.put(piece)
+            output.finish(_mode(target, plan))
+            verify_file(plan, unfinished, progress, is_whole=verify)
             # Much time may have gone by; what came in the meantime is somebody's.
             check_target(plan, path, force=force)
             # Whoever wants to interrupt can do so for the last time.
