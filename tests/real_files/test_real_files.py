@@ -7,6 +7,7 @@ hash as torch (for safetensors, its own library) loaded them. The packages are d
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -23,6 +24,15 @@ from typing import Final, NamedTuple
 
 import pytest
 import torch
+
+from ckptool import (
+    CkptoolError,
+    UnsupportedFormatError,
+    open_checkpoint,
+    plan_reset_buffers,
+    plan_strip,
+    write_checkpoint,
+)
 
 LISTED: Final = Path(__file__).with_name("checkpoints.json")
 PLATFORM_INDEPENDENT: Final = "none-any"
@@ -196,6 +206,55 @@ def test_a_real_file_is_identical_to_itself_however_torch_saves_it_again(
         again = tmp_path / f"again-{is_zip}.pt"
         torch.save(kept, again, _use_new_zipfile_serialization=is_zip)
         assert statement(path, again) == "identical"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("real", REAL_FILES, ids=readable_id)
+def test_an_edited_real_file_has_all_that_was_not_edited(real: RealFile, tmp_path: Path) -> None:
+    path = extracted(real)
+    edited = tmp_path / path.name
+    with open_checkpoint(path) as checkpoint:
+        if real.format == "torchscript":
+            with pytest.raises(UnsupportedFormatError):
+                plan_strip(checkpoint, drop=["/*"])
+            return
+        first = next(entry for entry in checkpoint.entries if entry.tensor is not None)
+        if not first.keys:
+            return  # the file is one tensor
+        gone = "/" + re.sub(r"[*?]", "?", first.path)
+        edits = [plan_strip(checkpoint, drop=[gone])]
+        with contextlib.suppress(CkptoolError):  # most have no statistics, or several roots
+            edits.append(plan_reset_buffers(checkpoint))
+        for plan in edits:
+            write_checkpoint(plan, edited, force=True, verify=True)
+            touched = {one.path for one in plan.removed}
+            touched |= {one.path for one in plan.changed if one.what != "compacted"}
+            assert facts_of(edited) == {
+                known.path: known for known in real.tensors if known.path not in touched
+            } | {path: found for path, found in facts_of(edited).items() if path in touched}
+            assert_torch_reads_as_before(path, edited)
+
+
+def facts_of(path: Path) -> dict[str, TensorFacts]:
+    """Every tensor of a file by its path, as the listing has it."""
+    command = [sys.executable, "-m", "ckptool", "list", "--json", "--sha256", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {
+        one["path"]: TensorFacts(
+            one["path"], one["dtype"], tuple(one["shape"]), tuple(one["stride"]), one["sha256"]
+        )
+        for one in json.loads(done.stdout)["entries"]
+    }
+
+
+def assert_torch_reads_as_before(path: Path, edited: Path) -> None:
+    """Whatever torch loads of the source, safely and mapped, it loads of the edited file."""
+    for mmap in (False, True):
+        try:
+            torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+        except (pickle.UnpicklingError, RuntimeError):
+            continue  # a module saved whole, safetensors, or a legacy stream that is to be mapped
+        torch.load(edited, weights_only=True, map_location="cpu", mmap=mmap)
 
 
 def statement(a: Path, b: Path) -> str:
