@@ -126,7 +126,10 @@ class OutputFile:
         with memoryview(bytes(self._held)) as data:
             done = 0
             while done < len(data):
-                done += self._files.write(self._descriptor, data[done:])
+                count = self._files.write(self._descriptor, data[done:])
+                if not count:
+                    raise OSError(errno.EIO, "nothing more can be written")
+                done += count
         self._advance(len(self._held))
         self._held.clear()
 

@@ -10,7 +10,9 @@ from ckptool.checkpoint.containers import mapping_of
 from ckptool.checkpoint.roots import Root
 from ckptool.pickling.nodes import Node, Opaque
 
-__all__ = ["ancestors_of", "edited_metadata"]
+__all__ = ["FLAG_NOTE", "ancestors_of", "edited_metadata"]
+
+FLAG_NOTE: Final = "the flag that load_state_dict(assign=True) leaves in _metadata was dropped"
 
 _METADATA: Final = "_metadata"
 # `load_state_dict(assign=True)` puts it into the caller's own metadata (pytorch/pytorch#188166).

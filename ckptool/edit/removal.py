@@ -10,7 +10,7 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.roots import shortened
 from ckptool.edit.averages import average_roots
-from ckptool.edit.metadata import ancestors_of, edited_metadata
+from ckptool.edit.metadata import FLAG_NOTE, ancestors_of, edited_metadata
 from ckptool.edit.plan import Changed, Left, Plan, Removed, make_plan
 from ckptool.edit.storages import compact
 from ckptool.edit.targets import Targets
@@ -20,10 +20,9 @@ from ckptool.formats.content import EditedTree
 from ckptool.pickling.nodes import Node
 from ckptool.tensors.refs import TensorRef, storages_of
 
-__all__ = ["FLAG_NOTE", "Removal", "plan_removal"]
+__all__ = ["Removal", "plan_removal"]
 
 _COUNTER: Final = "num_batches_tracked"
-FLAG_NOTE: Final = "the flag that load_state_dict(assign=True) leaves in _metadata was dropped"
 
 
 @dataclass(slots=True)

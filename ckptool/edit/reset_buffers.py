@@ -14,11 +14,10 @@ from ckptool.classification.classify import classify
 from ckptool.classification.matching import ModelMatch
 from ckptool.classification.roles import ClassifiedEntry
 from ckptool.edit.initial import RULES, NoValueError, ResetValue, filled, initial_value
-from ckptool.edit.metadata import edited_metadata
+from ckptool.edit.metadata import FLAG_NOTE, edited_metadata
 from ckptool.edit.neighbours import Neighbours
 from ckptool.edit.patches import NewElements, check_place, patches_of
 from ckptool.edit.plan import Changed, Left, Plan, check_editable, make_plan
-from ckptool.edit.removal import FLAG_NOTE
 from ckptool.edit.storages import keep_all, pieced_storages
 from ckptool.edit.targets import ambiguous
 from ckptool.edit.tree import TreeEdit

@@ -56,7 +56,7 @@ def training_parts(checkpoint: Checkpoint) -> list[TrainingPart]:
         order.update((keys, None) for keys in prefixes if keys in known or keys in above)
         if not any(keys in known for keys in prefixes):
             holds_more.update(keys for keys in prefixes if keys in above)
-    whole = [keys for keys in order if keys not in holds_more]
+    whole = {keys: None for keys in order if keys not in holds_more}
     outermost = [keys for keys in whole if not any(keys[:n] in whole for n in range(1, len(keys)))]
     return [TrainingPart(keys, tuple(_weights(checkpoint, keys))) for keys in outermost]
 

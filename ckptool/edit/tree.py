@@ -88,12 +88,9 @@ class TreeEdit:
         self._changes_of(slot).exchanged[slot.key] = node
 
     def set_attribute(self, node: Opaque, name: str, value: Node) -> None:
-        """Give an object another attribute; None takes it away."""
+        """Give an object another value for an attribute."""
         _, state = self._states.setdefault(id(node), (node, dict(node.state)))
-        if value is None:
-            del state[name]
-        else:
-            state[name] = value
+        state[name] = value
 
     def replaced(self) -> dict[int, Node]:
         """Return what is written in place of which node, by its identity."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from ckptool.analysis.progress import Progress
@@ -26,16 +27,15 @@ def verify_file(plan: Plan, path: Path, progress: Progress, *, is_whole: bool) -
     """
     if is_whole:
         progress.expect(plan.nbytes)
-    source = FileSource(path)
     try:
-        if source.size != plan.nbytes or not _has_pieces(source, plan, progress, is_whole):
-            raise _differs("its bytes differ")
+        with closing(FileSource(path)) as source:
+            has_its_size = source.size == plan.nbytes
+            if not has_its_size or not _has_pieces(source, plan, progress, is_whole):
+                raise _differs("its bytes differ")
         with open_checkpoint(path) as written:
             found = [_facts(entry) for entry in written.entries]
     except CkptoolError as error:
         raise error if isinstance(error, OutputError) else _differs(error.message) from error
-    finally:
-        source.close()
     if found != [_facts(entry) for entry in plan.entries]:
         raise _differs("it holds other entries")
 
