@@ -86,6 +86,8 @@ class AverageNames:
 
 def average_names(tensors: Mapping[str, TensorRef]) -> AverageNames | None:
     """Find the EMA names among those of a state_dict; None where there are none."""
+    if not any("ema" in name.lower() for name in tensors):
+        return None
     for prefix in dict.fromkeys(_prefixes(tensors)):
         inside = [name for name in tensors if name.startswith(prefix)]
         rest = [name for name in tensors if not name.startswith(prefix)]

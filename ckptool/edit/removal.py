@@ -9,7 +9,7 @@ from typing import Final
 from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.roots import shortened
-from ckptool.edit.averages import average_roots
+from ckptool.edit.averages import average_names, average_roots
 from ckptool.edit.metadata import FLAG_NOTE, ancestors_of, edited_metadata
 from ckptool.edit.plan import Changed, Left, Plan, Removed, make_plan
 from ckptool.edit.storages import compact
@@ -23,6 +23,7 @@ from ckptool.tensors.refs import TensorRef, storages_of
 __all__ = ["Removal", "plan_removal"]
 
 _COUNTER: Final = "num_batches_tracked"
+_KEPT: Final = "are both kept; --ema use or --ema drop keeps one"
 
 
 @dataclass(slots=True)
@@ -179,5 +180,9 @@ def _two_sets(targets: Targets, removal: Removal) -> Iterator[str]:
     """Say that the weights and an EMA of them are both kept."""
     for keys, (_, raw) in average_roots(targets.checkpoint).items():
         if not removal.is_gone(keys) and not removal.is_gone(raw.keys):
-            both = f"{raw.path or '/'} and {display(keys)}, its EMA,"
-            yield f"{both} are both kept; --ema use or --ema drop keeps one"
+            yield f"{raw.path or '/'} and {display(keys)}, its EMA, {_KEPT}"
+    tensors = targets.root_tensors()
+    found = average_names({name: entry.node for name, entry in tensors.items()})
+    averages = [] if found is None else [name for name in found.raw if name in tensors]
+    if averages and not any(removal.is_gone(tensors[name].keys) for name in averages):
+        yield f"the weights in the root and their EMA ({averages[0]}, ...) {_KEPT}"

@@ -284,7 +284,7 @@ def _plan(checkpoint: Checkpoint, found: _Found) -> Plan:
                 "a buffer that can be reset", hint="parameters are never touched"
             )
         first, *others = found.left
-        more = f"; {len(others):,} more stay too" if others else ""
+        more = f" (and {len(others):,} more are left)" if others else ""
         raise EditError(f"{first.why}{more}", key_path=first.path)
     notes = list(_notes(resets))
     edited, is_flagged = _without_flags(checkpoint)

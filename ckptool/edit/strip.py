@@ -117,13 +117,9 @@ def _settle_root(targets: Targets, removal: Removal) -> None:
 
 def _choose_names(targets: Targets, removal: Removal, how: Literal["use", "drop"]) -> None:
     """The same among the names of one state_dict."""
-    entries = {one.name: one.entry for one in targets.inside() if one.entry.tensor is not None}
-    tensors = {
-        name: entry.tensor
-        for name, entry in entries.items()
-        if name is not None and entry.tensor is not None
-    }
-    found = average_names(tensors)
+    targets.require_root()
+    entries = targets.root_tensors()
+    found = average_names({name: entry.node for name, entry in entries.items()})
     if found is None:
         removal.unmet.append("EMA weights beside others")
         return

@@ -80,6 +80,14 @@ class Targets:
             }
         return self._names
 
+    def root_tensors(self) -> dict[str, Entry]:
+        """Return the tensors in the chosen root by their names, none where no root is chosen."""
+        checkpoint = self.checkpoint
+        if checkpoint.root is None:
+            return {}
+        named = ((checkpoint.name_of(one), one) for one in checkpoint.entries if one.tensor)
+        return {name: entry for name, entry in named if name is not None}
+
     def place(self, entry: Entry) -> KeyPath:
         """Return the key path that goes with an entry: of a pair of name and tensor, the pair."""
         root = self.checkpoint.root

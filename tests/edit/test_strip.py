@@ -390,6 +390,17 @@ def test_averages_without_dots_in_their_names_are_found(
         "state_dict/model_ema.decay", "state_dict/model_ema.num_updates"}), *raws})  # fmt: skip
 
 
+def test_averages_among_the_weights_are_kept_and_said_so_unless_one_is_asked_for(
+    tmp_path: Path, dst: Path
+) -> None:
+    tree = {"state_dict": STABLE_DIFFUSION, "optimizer_states": [{"state": {}, "param_groups": []}]}
+    plan = strip(saved(tree, tmp_path / "sd.ckpt"), dst, training=True)
+    assert list(load(dst)["state_dict"]) == list(STABLE_DIFFUSION)
+    (note,) = [note for note in plan.notes if "--ema" in note]
+    assert "model_ema.diffusion_modelinput_blocks00weight" in note
+    assert not strip(dst, tmp_path / "again.pt", drop=["model_ema.*"]).notes
+
+
 def test_averages_of_mmcv_can_be_dropped_but_not_used(tmp_path: Path, dst: Path) -> None:
     names = ("backbone.conv1.weight", "head.fc.bias")
     state = {name: torch.ones(2) for name in names}
