@@ -20,6 +20,15 @@ from ckptool.pickling.nodes import (
     OutOfBandBuffer,
     PersistentId,
 )
+from ckptool.pickling.spelling import (
+    ATOMS,
+    LONGEST_REFERENCE,
+    is_line,
+    line,
+    refer,
+    reference,
+    spelled,
+)
 
 __all__ = ["write_pickle"]
 
@@ -27,16 +36,12 @@ _BATCH: Final = 1000
 _FRAME_BYTES: Final = 1 << 16
 _LEAST_FRAME: Final = 4
 _FRAME_HEADER: Final = 9
-_LONGEST_REFERENCE: Final = 5
 _LEAST_OWN: Final = 2
 """Shorter strings than this are one object for all that are equal."""
 _LONGEST_SHORT: Final = 0xFF
-_LONGEST: Final = 0xFFFFFFFF
 
 _UINT32: Final = struct.Struct("<I").pack
 _UINT64: Final = struct.Struct("<Q").pack
-_INT32: Final = struct.Struct("<i").pack
-_FLOAT: Final = struct.Struct(">d").pack
 
 
 def write_pickle(
@@ -103,8 +108,8 @@ class _Writer:
             self._close_frame()
         node = self._replaced.get(id(node), node)
         kind = type(node)
-        if kind in _ATOMS:
-            self._out += _ATOMS[kind](node, self._protocol)
+        if kind in ATOMS:
+            self._out += ATOMS[kind](node, self._protocol)
             return
         if self._lower is not None and kind not in _SAVERS:
             node = self._lower(node)
@@ -120,7 +125,7 @@ class _Writer:
     def _save_all(self, nodes: Sequence[Node]) -> None:
         """Save nodes one behind the other: at once as far as they are atoms."""
         for at, node in enumerate(nodes):
-            if type(node) not in _ATOMS:
+            if type(node) not in ATOMS:
                 self._pending.extend([(self._save, later) for later in reversed(nodes[at:])])
                 return
             self._save(node)
@@ -144,7 +149,7 @@ class _Writer:
             self._out += b"r" + _UINT32(index)
 
     def _refer(self, index: int) -> None:
-        self._out += b"h%c" % index if index <= _LONGEST_SHORT else b"j" + _UINT32(index)
+        self._out += refer(index)
 
     def _is_made(self, node: Node, discard: bytes) -> bool:
         """Whether a node that holds itself was made on the way: what was saved goes again."""
@@ -177,22 +182,10 @@ class _Writer:
     # Text and bytes -----------------------------------------------------------------------------
 
     def _save_text(self, node: str | bytes) -> None:
-        self._emit_data(*self._spelled(node))
+        self._emit_data(*spelled(node, self._protocol))
         if len(node) < _LEAST_OWN:
             self._short[self._memoized] = node
         self._memoize(node)
-
-    def _spelled(self, node: str | bytes) -> tuple[bytes, bytes]:
-        """The opcode of a string with its count, and its bytes."""
-        if isinstance(node, str):
-            data = node.encode("utf-8", "surrogatepass")
-            return _counted(
-                len(data), b"\x8c" if self._protocol >= 4 else None, b"X", b"\x8d"
-            ), data
-        # Before protocol 3 only Python 2 had bytes: its text, where that is no UTF-8.
-        is_text = self._protocol < 3 and not _is_utf8(node)
-        codes = (b"U", b"T", b"T") if is_text else (b"C", b"B", b"\x8e")
-        return _counted(len(node), *codes), node
 
     def _repeat(self, node: str | bytes, index: int) -> None:
         """Save a short string again.
@@ -203,10 +196,10 @@ class _Writer:
         at = self._head + len(self._out)
         if self._framed is not None:
             at += len(self._framed) + _FRAME_HEADER
-        if self._source.startswith(b"".join(self._spelled(node)), at):
+        if self._source.startswith(b"".join(spelled(node, self._protocol)), at):
             self._save_text(node)
             return
-        referred = _reference(self._source[at : at + _LONGEST_REFERENCE])
+        referred = reference(self._source[at : at + LONGEST_REFERENCE])
         self._refer(index if self._short.get(referred) != node else referred)
 
     def _save_bytearray(self, node: bytearray) -> None:
@@ -272,11 +265,11 @@ class _Writer:
     # Objects ------------------------------------------------------------------------------------
 
     def _save_global(self, node: Global) -> None:
-        if self._protocol >= 4 or not all(map(_is_line, node)):
+        if self._protocol >= 4 or not all(map(is_line, node)):
             self._then(self._end_global, node)
             self._save_all((node.module, node.name))
         else:
-            self._out += b"c" + _line(node.module) + _line(node.name)
+            self._out += b"c" + line(node.module) + line(node.name)
             self._memoize(node)
 
     def _end_global(self, node: Global) -> None:
@@ -316,7 +309,7 @@ class _Writer:
 
     def _inst(self, node: Opaque) -> None:
         self._out += b"("
-        named = b"i" + _line(node.callee.module) + _line(node.callee.name)
+        named = b"i" + line(node.callee.module) + line(node.callee.name)
         self._then(self._end_object, (node, named))
         self._save_all(node.args)
 
@@ -385,78 +378,7 @@ class _Writer:
         self._save_all(node[at : at + _BATCH])
 
 
-# Numbers ---------------------------------------------------------------------------------------
-
-
-def _none(_node: None, _protocol: int) -> bytes:
-    return b"N"
-
-
-def _bool(node: bool, protocol: int) -> bytes:
-    if protocol >= 2:
-        return b"\x88" if node else b"\x89"
-    return b"I01\n" if node else b"I00\n"
-
-
-def _int(node: int, protocol: int) -> bytes:
-    if 0 <= node <= 0xFFFF:
-        return b"K%c" % node if node <= 0xFF else b"M" + node.to_bytes(2, "little")
-    if -0x80000000 <= node <= 0x7FFFFFFF:
-        return b"J" + _INT32(node)
-    if protocol < 2:
-        return b"L%dL\n" % node
-    width = node.bit_length() // 8 + 1
-    data = node.to_bytes(width, "little", signed=True)
-    if node < 0 and data[-1] == 0xFF and data[-2] & 0x80:
-        data = data[:-1]
-    if len(data) <= _LONGEST_SHORT:
-        return b"\x8a%c" % len(data) + data
-    return b"\x8b" + _UINT32(len(data)) + data
-
-
-def _float(node: float, _protocol: int) -> bytes:
-    return b"G" + _FLOAT(node)
-
-
-_ATOMS: Final[dict[type, Callable[[Any, int], bytes]]] = {
-    type(None): _none,
-    bool: _bool,
-    int: _int,
-    float: _float,
-}
-"""What is never referred to again, but written anew each time."""
-
-
-def _counted(length: int, short: bytes | None, usual: bytes, long: bytes) -> bytes:
-    """The opcode for a string of so many bytes, and its count."""
-    if short is not None and length <= _LONGEST_SHORT:
-        return short + bytes((length,))
-    return usual + _UINT32(length) if length <= _LONGEST else long + _UINT64(length)
-
-
-def _reference(data: bytes) -> int:
-    """The memo entry that the stream refers to, -1 where it does something else."""
-    if data[:1] == b"h":
-        return data[1]
-    return int.from_bytes(data[1:], "little") if data[:1] == b"j" else -1
-
-
-def _line(text: str) -> bytes:
-    return text.encode() + b"\n"
-
-
-def _is_line(text: str) -> bool:
-    """Whether a name can stand in a line of its own."""
-    return "\n" not in text and _is_utf8(text.encode("utf-8", "surrogatepass"))
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
+# The tables -----------------------------------------------------------------------------------
 
 _TUPLES: Final = {1: b"\x85", 2: b"\x86", 3: b"\x87"}
 _EXTENSIONS: Final = {1: b"\x82", 2: b"\x83", 4: b"\x84"}

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptool import PickleStreamError
 from ckptool.errors import CkptoolError
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
@@ -452,11 +453,29 @@ def test_an_edit_changes_nothing_behind_it(value: object, short: list[str], new:
         (CALL, builders.NONE),
         (builders.NONE, builders.MARK, CALL, builders.POP_MARK),
         (builders.EMPTY_LIST, CALL, builders.APPEND, builders.POP, builders.NONE),
+        (CALL, builders.binput(0), builders.POP, builders.NONE),
+        (CALL, builders.binput(0), builders.NONE),
+        (builders.EMPTY_DICT, builders.NONE, CALL, builders.SETITEM, builders.NONE,
+         builders.NONE, builders.SETITEM),
     ],
-)
+)  # fmt: skip
 def test_a_pickle_that_throws_away_what_it_made_is_not_whole(opcodes: tuple[bytes, ...]) -> None:
     assert not read_pickle(stream(*opcodes)).is_whole
     assert read_pickle(stream(CALL)).is_whole
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        (builders.MARK, builders.binget(0), builders.ADDITEMS),
+        (builders.NONE, builders.BUILD),
+        (builders.NONE, builders.APPEND),
+    ],
+)
+def test_a_frozenset_is_given_nothing_after_it_is_made(opcodes: tuple[bytes, ...]) -> None:
+    made = (builders.MARK, builders.FROZENSET, builders.binput(0))
+    with pytest.raises(PickleStreamError):
+        read_pickle(stream(*made, *opcodes, protocol=4))
 
 
 def test_what_would_be_called_is_written_back_and_not_called(tmp_path: Path) -> None:
