@@ -26,7 +26,7 @@ _FLUSHED: Final = 1 << 25
 # What a kernel says that cannot copy between two files in this way.
 _NOT_HERE: Final = {
     errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF,
-    errno.ETXTBSY,
+    errno.ETXTBSY, errno.ENOTSOCK,
 }  # fmt: skip
 
 
