@@ -10,8 +10,8 @@ import sys
 
 from hypothesis import HealthCheck, settings
 
-# Some machines ask for no compiled modules. The suite starts more than a thousand processes, and each
-# would compile ckptool anew.
+# Some machines ask for no compiled modules. The suite starts more than a thousand processes, and
+# each would compile ckptool anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
