@@ -1,17 +1,18 @@
 """Everything that can be wrong with an input, as one tree of exceptions.
 
     CkptoolError                       message, path, hint
-    ├── UnsupportedFormatError         recognised but not handled: found, supported
-    ├── NotACheckpointError            what it really is: found
+    ├── UnsupportedFormatError         recognised but not handled: file_kind, found, supported
+    ├── NotACheckpointError            what it really is: file_kind, found
     ├── MalformedCheckpointError       the file breaks its own format
     │   ├── ArchiveError               record, offset
+    │   ├── CutShortError              record, offset, whole, tensors
     │   ├── PickleStreamError          offset, opcode, breaks_off
     │   └── TensorError                key_path, storage_key, code
-    ├── LimitExceededError             limit, allowed, actual
+    ├── LimitExceededError             limit, allowed, actual, option
     ├── EntryNotFoundError             wanted, candidates
     ├── AmbiguousRootError             roots
     ├── SpecError                      no model, or a wrong spec file: place
-    ├── InputError                     the file cannot be read at all
+    ├── InputError                     the file cannot be read at all: file_kind
     ├── EditError                      an edit that cannot be made: key_path
     │   ├── EntryConflictError         two entries would have one name: names
     │   └── SharedStorageError         bytes that are also another tensor's: others
@@ -26,6 +27,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -35,9 +37,11 @@ __all__ = [
     "AmbiguousRootError",
     "ArchiveError",
     "CkptoolError",
+    "CutShortError",
     "EditError",
     "EntryConflictError",
     "EntryNotFoundError",
+    "FileKind",
     "InputError",
     "LimitExceededError",
     "MalformedCheckpointError",
@@ -50,6 +54,50 @@ __all__ = [
     "UnsupportedFormatError",
     "about",
 ]
+
+
+class FileKind(StrEnum):
+    """What a path leads to, where that is no checkpoint that can be read."""
+
+    SEVEN_ZIP = "7z"
+    BZIP2 = "bzip2"
+    DEVICE = "device"
+    DIRECTORY = "directory"
+    DISTRIBUTED = "distributed-checkpoint"
+    ELF = "elf"
+    EMPTY = "empty"
+    EXPORTED_PROGRAM = "exported-program"
+    GGUF = "gguf"
+    GIT_LFS_POINTER = "git-lfs-pointer"
+    GZIP = "gzip"
+    HDF5 = "hdf5"
+    HTML = "html"
+    JSON = "json"
+    KERAS = "keras"
+    MISSING = "missing"
+    MODEL_SPEC = "model-spec"
+    NO_PERMISSION = "no-permission"
+    NPY = "npy"
+    NPZ = "npz"
+    OLD_TAR = "torch-tar"
+    ONNX = "onnx"
+    PDF = "pdf"
+    PNG = "png"
+    RAR = "rar"
+    SHARD_INDEX = "shard-index"
+    STORE_ERROR = "store-error"
+    TAR = "tar"
+    TENSORFLOW = "tensorflow-checkpoint"
+    TEXT = "text"
+    UNKNOWN = "unknown"
+    UNPACKED = "unpacked-checkpoint"
+    XML = "xml"
+    XZ = "xz"
+    ZEROS = "zeros"
+    ZIP = "zip"
+    ZIP_AROUND = "zip-around-checkpoint"
+    ZIP_BEHIND = "zip-behind-other-bytes"
+    ZSTANDARD = "zstandard"
 
 
 class CkptoolError(Exception):
@@ -82,7 +130,18 @@ def about(path: Path | None) -> Iterator[None]:
 
 
 class InputError(CkptoolError):
-    """The file is not there, or the system does not let it be read."""
+    """The file is not there, or the system does not let it be read; `file_kind` says which."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: Path | None = None,
+        hint: str | None = None,
+        file_kind: FileKind = FileKind.UNKNOWN,
+    ) -> None:
+        super().__init__(message, path=path, hint=hint)
+        self.file_kind = file_kind
 
 
 class OutputError(CkptoolError):
@@ -99,18 +158,21 @@ class UnsupportedFormatError(CkptoolError):
         supported: Sequence[str] = (),
         verb: Literal["reads", "edits"] = "reads",
         hint: str | None = None,
+        file_kind: FileKind | None = None,
     ) -> None:
         also = f"; it {verb} {', '.join(supported)}" if supported else ""
         super().__init__(f"{found} is not a format that ckptool {verb}{also}", hint=hint)
         self.found = found
         self.supported = tuple(supported)
+        self.file_kind = file_kind
 
 
 class NotACheckpointError(CkptoolError):
-    """Something other than a checkpoint; `found` says what."""
+    """Something other than a checkpoint; `found` says what in words."""
 
-    def __init__(self, found: str, *, hint: str | None = None) -> None:
+    def __init__(self, file_kind: FileKind, found: str, *, hint: str | None = None) -> None:
         super().__init__(f"not a checkpoint: {found}", hint=hint)
+        self.file_kind = file_kind
         self.found = found
 
 
@@ -134,6 +196,36 @@ class ArchiveError(MalformedCheckpointError):
         super().__init__(f"{where}{problem}{at}", hint=hint)
         self.record = record
         self.offset = offset
+
+
+class CutShortError(MalformedCheckpointError):
+    """A file that ends too early; `offset` is where, `record` the part that it ends in.
+
+    `whole` of its `tensors` still have all their bytes; both are None where what would name the
+    tensors is itself cut off.
+    """
+
+    def __init__(
+        self,
+        damage: str,
+        *,
+        record: str | None = None,
+        offset: int | None = None,
+        whole: int | None = None,
+        tensors: int | None = None,
+        first_without: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        parts = [f"cut short: {damage}"]
+        if tensors is not None:
+            parts.append(f"{whole:,} of {tensors:,} tensors have all their bytes")
+        if first_without is not None:
+            parts.append(f"the first without is {first_without!r}")
+        super().__init__("; ".join(parts), hint=hint)
+        self.record = record
+        self.offset = offset
+        self.whole = whole
+        self.tensors = tensors
 
 
 class PickleStreamError(MalformedCheckpointError):
@@ -174,13 +266,22 @@ class TensorError(MalformedCheckpointError):
 
 
 class LimitExceededError(CkptoolError):
-    """The file asks for more than a reader should spend on it."""
+    """The file asks for more than a reader should spend on it.
 
-    def __init__(self, limit: str, *, allowed: int, actual: int) -> None:
-        super().__init__(f"more {limit} than are read: {actual:,} (at most {allowed:,})")
+    `option` is the name by which `--limits` raises the limit, None for one that is fixed.
+    """
+
+    def __init__(self, limit: str, *, allowed: int, actual: int, option: str | None = None) -> None:
+        # Some are only known to be exceeded, not by how much.
+        enough = actual if actual > allowed + 1 else 10 * allowed
+        super().__init__(
+            f"more {limit} than are read: {actual:,} (at most {allowed:,})",
+            hint=None if option is None else f"to read it all the same: --limits {option}={enough}",
+        )
         self.limit = limit
         self.allowed = allowed
         self.actual = actual
+        self.option = option
 
 
 class EntryNotFoundError(CkptoolError):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import zlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from ckptool.errors import ArchiveError, InputError, MalformedCheckpointError
+from ckptool.errors import ArchiveError, FileKind, InputError, MalformedCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["CHUNK_BYTES", "BytesSource", "Extent", "FileSource", "Source", "read_content"]
+__all__ = [
+    "CHUNK_BYTES",
+    "BytesSource",
+    "Extent",
+    "FileSource",
+    "PartSource",
+    "Source",
+    "read_content",
+]
 
 CHUNK_BYTES: Final = 1 << 20
 """How much content is handed out at a time: what is read is still in the cache when used."""
@@ -68,7 +77,7 @@ class FileSource:
             status = os.fstat(self.fd)
         except (OSError, ValueError) as error:
             self.close()
-            raise InputError(_reason(error), path=path) from error
+            raise _cannot_open(path, error) from error
         self.size = status.st_size
         self.is_directory = stat.S_ISDIR(status.st_mode)
         if not self.is_directory and not stat.S_ISREG(status.st_mode):
@@ -77,6 +86,7 @@ class FileSource:
                 "cannot be read: it is a pipe, a socket or a device",
                 path=path,
                 hint="copy it into a file first",
+                file_kind=FileKind.DEVICE,
             )
 
     def read(self, offset: int, length: int) -> bytes:
@@ -135,6 +145,31 @@ class BytesSource:
     def read_up_to(self, offset: int, length: int) -> bytes:
         """See `Source.read_up_to`."""
         return self._data[offset : offset + length]
+
+    def read_into(self, offset: int, into: memoryview) -> None:
+        """See `Source.read_into`."""
+        into[:] = self.read(offset, len(into))
+
+
+class PartSource:
+    """A part of another source, as a source of its own: a file inside an archive."""
+
+    __slots__ = ("_offset", "_whole", "path", "size")
+
+    def __init__(self, whole: Source, offset: int, size: int) -> None:
+        self._whole = whole
+        self._offset = offset
+        self.path = whole.path
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """See `Source.read`."""
+        return _whole(self.read_up_to(offset, length), offset, length)
+
+    def read_up_to(self, offset: int, length: int) -> bytes:
+        """See `Source.read_up_to`."""
+        left = max(0, min(length, self.size - offset))
+        return self._whole.read_up_to(self._offset + offset, left) if left else b""
 
     def read_into(self, offset: int, into: memoryview) -> None:
         """See `Source.read_into`."""
@@ -201,6 +236,33 @@ def _cut_short(offset: int, length: int, found: int) -> MalformedCheckpointError
     return MalformedCheckpointError(
         f"cut short: {length:,} bytes should follow byte {offset:,}, {found:,} do"
     )
+
+
+def _cannot_open(path: Path, error: Exception) -> InputError:
+    kind = next((kind for cls, kind in _KINDS.items() if isinstance(error, cls)), FileKind.UNKNOWN)
+    # A socket cannot even be opened.
+    if isinstance(error, OSError) and error.errno == errno.ENXIO:
+        kind = FileKind.DEVICE
+    hint = f"close: {', '.join(close)}" if (close := _close_names(path, kind)) else None
+    return InputError(_reason(error), path=path, hint=hint, file_kind=kind)
+
+
+_KINDS: Final = {FileNotFoundError: FileKind.MISSING, PermissionError: FileKind.NO_PERMISSION}
+
+
+def _close_names(path: Path, kind: FileKind) -> list[str]:
+    """The files beside a missing one whose names are much like its own."""
+    if kind is not FileKind.MISSING:
+        return []
+    from difflib import get_close_matches
+
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    return [
+        str(path.parent / name) for name in get_close_matches(path.name, sorted(names), cutoff=0.7)
+    ]
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 import ckptool
 from ckptool import errors
+from ckptool.errors import FileKind
 from tests import builders
 from tests.builders import torch_zip
 from tests.running import SAMPLES, run, run_process
@@ -33,9 +34,9 @@ def test_all_that_is_promised_is_there() -> None:
 def test_the_promise_is_these_names() -> None:
     assert ckptool.__all__ == [
         "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Changed", "Check",
-        "Checkpoint", "CkptoolError", "Classification", "ClassifiedEntry", "Contents", "Diff",
-        "EditError", "Entry", "EntryConflictError", "EntryNotFoundError", "Figures", "Finding",
-        "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
+        "Checkpoint", "CkptoolError", "Classification", "ClassifiedEntry", "Contents",
+        "CutShortError", "Diff", "EditError", "Entry", "EntryConflictError", "EntryNotFoundError",
+        "FileKind", "Figures", "Finding", "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
         "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
         "NotACheckpointError", "OutputError", "Overview", "PickleStreamError", "Plan", "Removed",
         "SharedStorageError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
@@ -48,7 +49,7 @@ def test_the_promise_is_these_names() -> None:
 
 def test_every_error_is_public_and_has_its_place_in_the_tree() -> None:
     for name in errors.__all__:
-        if name == "about":
+        if name in ("about", "FileKind"):
             continue
         error = getattr(errors, name)
         assert issubclass(error, ckptool.CkptoolError)
@@ -58,12 +59,13 @@ def test_every_error_is_public_and_has_its_place_in_the_tree() -> None:
 
 def test_the_kind_of_an_error_is_its_name_in_kebab_case() -> None:
     kinds = {
-        errors.NotACheckpointError("x"): "not-a-checkpoint",
+        errors.NotACheckpointError(FileKind.TEXT, "x"): "not-a-checkpoint",
         errors.ArchiveError("x"): "archive",
         errors.EntryNotFoundError("x"): "entry-not-found",
         errors.LimitExceededError("x", allowed=1, actual=2): "limit-exceeded",
         errors.PickleStreamError("x", offset=0): "pickle-stream",
         errors.InputError("x"): "input",
+        errors.CutShortError("x"): "cut-short",
     }
     assert all(error.kind == kind for error, kind in kinds.items())
 

@@ -14,7 +14,7 @@ Kind: TypeAlias = Literal["load", "role", "integrity", "numbers"]
 Code: TypeAlias = Literal[
     "missing", "unexpected", "stale", "shape", "value",
     "conflict", "dtype",
-    "crc", "size", "record", "bounds",
+    "cut-short", "crc", "size", "record", "bounds",
     "nan", "inf", "negative-variance", "counter",
 ]  # fmt: skip
 CODES: Final[tuple[str, ...]] = get_args(Code)

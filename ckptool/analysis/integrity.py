@@ -30,7 +30,10 @@ class Records:
 def defect_findings(
     checkpoint: Checkpoint, entries: Iterable[ClassifiedEntry]
 ) -> Iterator[Finding]:
-    """Yield the tensors that have no bytes, too few, or reach outside of them."""
+    """Yield where the file breaks off, and tensors that have no bytes, or not all of them."""
+    damage = checkpoint.container.damage
+    if damage is not None:
+        yield Finding("integrity", "cut-short", damage.record or "/", None, damage.what)
     asked_for = {id(one.entry): one for one in entries}
     for entry, error in checkpoint.defects:
         one = asked_for.get(id(entry))

@@ -77,14 +77,15 @@ def list_entries(
     above: KeyPath = (),
     defects: list[Defect] | None = None,
     replaced: Mapping[int, Node] | None = None,
+    option: str | None = None,
 ) -> list[Entry]:
     """Return the leaves of a tree in file order, every tensor checked against its storage.
 
     `above` is the key path of the tree itself. `replaced` says by the identity of a node what
-    stands in its place. Raises TensorError with the key path of a tensor
-    that reaches outside its storage or cannot be read, and LimitExceededError where sharing makes
-    more than `most` places to look at. Where `defects` is given, it takes those of a tensor and its
-    storage instead.
+    stands in its place. Raises TensorError with the key path of a tensor that reaches outside its
+    storage or cannot be read, and LimitExceededError where sharing makes more than `most` places to
+    look at; `option` is what raises that limit. Where `defects` is given, it takes the errors of a
+    tensor and its storage instead.
     """
     walk = _Walk(script_classes)
     found: list[Entry] = []
@@ -100,7 +101,7 @@ def list_entries(
             continue
         looked_at += 1
         if looked_at > most:
-            raise LimitExceededError("leaves", allowed=most, actual=looked_at)
+            raise LimitExceededError("leaves", allowed=most, actual=looked_at, option=option)
         if replaced and id(entry.node) in replaced:
             entry = entry._replace(node=replaced[id(entry.node)])
         node = entry.node

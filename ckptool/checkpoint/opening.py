@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
 from types import TracebackType
@@ -22,8 +22,9 @@ from ckptool.checkpoint.roots import (
     shortened,
     survey,
 )
-from ckptool.errors import InputError, NotACheckpointError, about
-from ckptool.formats.container import Container, FileFacts, FormatName
+from ckptool.errors import CutShortError, about
+from ckptool.formats.container import Container, Damage, FileFacts, FormatName
+from ckptool.formats.directories import name_directory
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
@@ -42,7 +43,7 @@ class Checkpoint:
     It holds the file open, so that values can be read later; use it as a context manager, or
     `close` it. `root` is the chosen state_dict, None where several of `roots` fit equally well;
     `is_root_given` says that the user named it. `defects` are the tensors that the file describes
-    wrongly, empty unless they were to be kept.
+    wrongly, empty unless they were to be kept. `limits` are those that it was read under.
     """
 
     source: FileSource
@@ -52,6 +53,7 @@ class Checkpoint:
     root: Root | None
     is_root_given: bool = False
     defects: tuple[Defect, ...] = ()
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def path(self) -> Path:
@@ -91,10 +93,13 @@ class Checkpoint:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a user should know, though it is no error."""
+        warnings = self.container.warnings
+        if self.container.damage is not None:
+            warnings = (f"cut short: {self.container.damage.what}", *warnings)
         if self.root is None and self.roots:
             fits = shortened([root.path for root in self.roots])
-            return (*self.container.warnings, f"several roots fit: {fits}; choose one with --root")
-        return self.container.warnings
+            return (*warnings, f"several roots fit: {fits}; choose one with --root")
+        return warnings
 
     def locate(self, entry: Entry) -> tuple[Root, str] | None:
         """Return the root that an entry is in and its name there, None where it is in none.
@@ -174,7 +179,8 @@ def open_checkpoint(
 
     `root` is the displayed key path of the subtree to take as the state_dict. Only the directory
     and the pickles are read. Raises CkptoolError with `path` set. With `keep_defects` a tensor that
-    reaches outside its storage, or whose storage the file lacks, is no error but one of `defects`.
+    reaches outside its storage, or whose storage the file lacks, is no error but one of `defects`,
+    and so a file that is cut short is read as far as it goes.
     """
     path = Path(path)
     with about(path), ExitStack() as unless_opened:
@@ -187,15 +193,23 @@ def open_checkpoint(
 
 def _open(source: FileSource, root: str | None, limits: Limits, keep_defects: bool) -> Checkpoint:
     if source.is_directory:
-        raise _refuse_directory(source.path)
+        raise name_directory(source.path)
     container = read_container(source, limits)
     most = min(limits.leaves, _LEAVES_OF_ANY_FILE + container.tree_bytes)
-    defects: list[Defect] | None = [] if keep_defects else None
+    option = "leaves" if most == limits.leaves else None
+    defects: list[Defect] | None = [] if keep_defects or container.damage else None
     entries: list[Entry] = []
     for above, tree in [((), container.tree), *_beside(container)]:
         entries += list_entries(
-            tree, container.script_classes, most=most, above=above, defects=defects
+            tree,
+            container.script_classes,
+            most=most,
+            above=above,
+            defects=defects,
+            option=option,
         )
+    if container.damage and not keep_defects:
+        raise _cut_short(source.path, container.damage, entries, defects or ())
     tree, found = container.tree, survey(container.tree)
     chosen = choose_root(found.roots.values()) if root is None else find_root(tree, root)
     if chosen is not None:
@@ -203,7 +217,24 @@ def _open(source: FileSource, root: str | None, limits: Limits, keep_defects: bo
         found = Survey({**found.roots, chosen.keys: chosen}, found.training)
     is_given = root is not None
     return Checkpoint(
-        source, container, tuple(entries), found, chosen, is_given, tuple(defects or ())
+        source, container, tuple(entries), found, chosen, is_given, tuple(defects or ()), limits
+    )
+
+
+def _cut_short(
+    path: Path, damage: Damage, entries: Sequence[Entry], defects: Sequence[Defect]
+) -> CutShortError:
+    """The error for a file of which only a part is there: how much of it, and what is not."""
+    tensors = sum(entry.tensor is not None for entry in entries)
+    without = {entry.path: None for entry, _ in defects}
+    return CutShortError(
+        damage.what,
+        record=damage.record,
+        offset=damage.offset,
+        whole=tensors - len(without),
+        tensors=tensors,
+        first_without=next(iter(without), None),
+        hint=f"ckptool check {quote(str(path))} names all" if without else "save it again",
     )
 
 
@@ -221,20 +252,3 @@ def _name_in(root: Root, keys: KeyPath) -> str:
         case (int() as index, 1) if root.pairs is not None and index < len(root.pairs):
             return root.pairs[index][0]
     return display(inside)
-
-
-def _refuse_directory(path: Path) -> NotACheckpointError:
-    try:
-        names = {child.name for child in path.iterdir()}
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from error
-    if ".metadata" in names:
-        return NotACheckpointError("a torch.distributed.checkpoint directory, not read yet")
-    if "data.pkl" in names:
-        whole = path.resolve()
-        return NotACheckpointError(
-            "an unpacked one",
-            hint=f"zip it again: cd {quote(str(whole.parent))} && "
-            f"zip -0 -r new.pt {quote(whole.name)}",
-        )
-    return NotACheckpointError("a directory", hint="name the file inside it")

@@ -10,12 +10,14 @@ import typer
 from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.cli.options import (
     AsJson,
+    LimitsOption,
     Match,
     ModelOption,
     NoColor,
     PathArgument,
     RoleOption,
     RootOption,
+    limits_of,
     model_of,
 )
 from ckptool.cli.output import (
@@ -60,6 +62,7 @@ def check(
     match: Match = None,
     role: RoleOption = None,
     unfold: Annotated[bool, typer.Option("--all", help="List every finding.")] = False,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -80,7 +83,8 @@ def check(
     from ckptool.analysis.check import check as checked
     from ckptool.analysis.overview import overview
 
-    with open_checkpoint(path, root=root, keep_defects=True) as checkpoint:
+    opened = open_checkpoint(path, root=root, limits=limits_of(limits), keep_defects=True)
+    with opened as checkpoint:
         with ProgressBar() as progress:
             found = checked(
                 checkpoint,

@@ -10,7 +10,16 @@ from typing import Annotated
 import typer
 
 from ckptool.checkpoint.opening import open_checkpoint
-from ckptool.cli.options import AsJson, Match, ModelOption, NoColor, RoleOption, model_of
+from ckptool.cli.options import (
+    AsJson,
+    LimitsOption,
+    Match,
+    ModelOption,
+    NoColor,
+    RoleOption,
+    limits_of,
+    model_of,
+)
 from ckptool.cli.output import (
     print_json,
     print_notes,
@@ -88,6 +97,7 @@ def diff(
         int | None,
         typer.Option("--top", min=1, metavar="N", help="List the N lines that changed most."),
     ] = None,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -110,7 +120,11 @@ def diff(
     """
     from ckptool.analysis.diff.diff import diff as compared
 
-    with open_checkpoint(a, root=root_a) as before, open_checkpoint(b, root=root_b) as after:
+    bounds = limits_of(limits)
+    with (
+        open_checkpoint(a, root=root_a, limits=bounds) as before,
+        open_checkpoint(b, root=root_b, limits=bounds) as after,
+    ):
         with ProgressBar() as progress:
             found = compared(
                 before,

@@ -14,12 +14,14 @@ from ckptool.cli.options import (
     DryRun,
     Force,
     InPlace,
+    LimitsOption,
     ModelOption,
     NoColor,
     Output,
     RootOption,
     SourceArgument,
     Verify,
+    limits_of,
     model_of,
 )
 from ckptool.cli.output import (
@@ -91,6 +93,7 @@ def strip(
     dry_run: DryRun = False,
     force: Force = False,
     verify: Verify = False,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -118,7 +121,7 @@ def strip(
     if guess and not buffers:
         raise typer.BadParameter("--guess goes with --buffers")
     _check_destination(output, in_place=in_place, dry_run=dry_run)
-    with open_checkpoint(src, root=root) as checkpoint:
+    with open_checkpoint(src, root=root, limits=limits_of(limits)) as checkpoint:
         plan = plan_strip(
             checkpoint,
             None if model is None else model_of(model),
@@ -189,6 +192,7 @@ def reset_buffers(
     dry_run: DryRun = False,
     force: Force = False,
     verify: Verify = False,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -213,7 +217,7 @@ def reset_buffers(
     if to is not None and not match:
         raise typer.BadParameter("--to goes with --match, which says for which buffers")
     _check_destination(output, in_place=in_place, dry_run=dry_run)
-    with open_checkpoint(src) as checkpoint:
+    with open_checkpoint(src, limits=limits_of(limits)) as checkpoint:
         plan = plan_reset_buffers(
             checkpoint,
             None if model is None else model_of(model),

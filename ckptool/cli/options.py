@@ -9,6 +9,7 @@ import typer
 
 from ckptool.classification.roles import Role
 from ckptool.cli.progress import waiting
+from ckptool.pickling.limits import LIMIT_NAMES, Limits, read_limits
 
 if TYPE_CHECKING:
     from ckptool.spec.strict_load import Model
@@ -18,6 +19,7 @@ __all__ = [
     "DryRun",
     "Force",
     "InPlace",
+    "LimitsOption",
     "Match",
     "ModelOption",
     "NoColor",
@@ -27,6 +29,7 @@ __all__ = [
     "RootOption",
     "SourceArgument",
     "Verify",
+    "limits_of",
     "model_of",
 ]
 
@@ -76,6 +79,25 @@ ModelOption: TypeAlias = Annotated[
         "program, 'package.module:callable' or 'file.py:callable', called with literals or not.",
     ),
 ]
+
+
+def _check_limits(texts: list[str] | None) -> list[str] | None:
+    try:
+        read_limits(texts or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return texts
+
+
+LimitsOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limits",
+        metavar="NAME=NUMBER",
+        callback=_check_limits,
+        help=f"How much of a file is read at most: {', '.join(LIMIT_NAMES)}. Repeatable.",
+    ),
+]
 AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 NoColor: TypeAlias = Annotated[bool, typer.Option("--no-color", help="Print without colours.")]
 
@@ -102,6 +124,11 @@ Verify: TypeAlias = Annotated[
         "--verify", help="Compare copied bytes with SRC too; all others are always read again."
     ),
 ]
+
+
+def limits_of(texts: list[str] | None) -> Limits | None:
+    """Return the limits that --limits sets, None where it was not given."""
+    return None if not texts else read_limits(texts)
 
 
 def model_of(text: str) -> Model:

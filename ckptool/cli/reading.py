@@ -10,12 +10,14 @@ from ckptool.analysis.overview import Contents, list_contents, overview
 from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
 from ckptool.cli.options import (
     AsJson,
+    LimitsOption,
     Match,
     ModelOption,
     NoColor,
     PathArgument,
     RoleOption,
     RootOption,
+    limits_of,
     model_of,
 )
 from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings, terminal_width
@@ -44,6 +46,7 @@ def inspect(
     unfold: Annotated[
         bool, typer.Option("--all", help="Unfold repeated layers, list every leaf.")
     ] = False,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -62,7 +65,7 @@ def inspect(
 
       ckptool inspect model.pt --json | jq .totals
     """
-    with open_checkpoint(path, root=root) as checkpoint:
+    with open_checkpoint(path, root=root, limits=limits_of(limits)) as checkpoint:
         found = _contents(checkpoint, model, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "inspect")
@@ -82,6 +85,7 @@ def list_tensors(
     role: RoleOption = None,
     sort: Sort = "file",
     sha256: Sha256 = False,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,  # noqa: ARG001 - for scripts that pass it to every command
 ) -> None:
@@ -96,7 +100,7 @@ def list_tensors(
 
       ckptool list model.safetensors --sha256
     """
-    with open_checkpoint(path, root=root) as checkpoint:
+    with open_checkpoint(path, root=root, limits=limits_of(limits)) as checkpoint:
         found = _contents(checkpoint, model, match, role, sort, sha256)
         if as_json:
             _print_overview(found, "list")
@@ -114,6 +118,7 @@ def show(
         typer.Argument(metavar="NAME", help="Names in the root, paths, or patterns of either."),
     ],
     root: RootOption = None,
+    limits: LimitsOption = None,
     as_json: AsJson = False,
     no_color: NoColor = False,
 ) -> None:
@@ -127,7 +132,7 @@ def show(
     """
     from ckptool.analysis.details import details
 
-    with open_checkpoint(path, root=root) as checkpoint:
+    with open_checkpoint(path, root=root, limits=limits_of(limits)) as checkpoint:
         with ProgressBar() as progress:
             found = details(checkpoint, names, progress)
         if as_json:

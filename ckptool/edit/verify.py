@@ -32,7 +32,7 @@ def verify_file(plan: Plan, path: Path, progress: Progress, *, is_whole: bool) -
             has_its_size = source.size == plan.nbytes
             if not has_its_size or not _has_pieces(source, plan, progress, is_whole):
                 raise _differs("its bytes differ")
-        with open_checkpoint(path) as written:
+        with open_checkpoint(path, limits=plan.checkpoint.limits) as written:
             found = [_facts(entry) for entry in written.entries]
     except CkptoolError as error:
         raise error if isinstance(error, OutputError) else _differs(error.message) from error

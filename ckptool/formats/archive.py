@@ -1,44 +1,56 @@
 """Zip archives as PyTorch writes them: the directory, and the bytes of one record.
 
 The standard library's `zipfile` is not used: it takes the directory's word where a local header
-says otherwise, lets records overlap, and calls an unrecorded CRC a bad one. The numbers are those
-of PKWARE's APPNOTE 6.3.
+says otherwise, lets records overlap, and calls an unrecorded CRC a bad one.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ckptool.errors import ArchiveError, LimitExceededError
+from ckptool.formats.archive_layout import (
+    CENTRAL,
+    CENTRAL_MAGIC,
+    DEFLATED,
+    DESCRIPTOR_FOLLOWS,
+    ENCRYPTED,
+    END,
+    END64,
+    END64_MAGIC,
+    END_MAGIC,
+    IN_EXTRA_16,
+    IN_EXTRA_32,
+    LOCAL,
+    LOCAL_MAGIC,
+    LOCATOR64,
+    LOCATOR64_MAGIC,
+    STORED,
+    ZIP64_EXTRA,
+)
+from ckptool.formats.container import Damage
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, Source
 
-__all__ = ["LOCAL_MAGIC", "Archive", "read_archive", "read_record"]
-
-LOCAL_MAGIC: Final = b"PK\x03\x04"
-_CENTRAL_MAGIC = b"PK\x01\x02"
-_END_MAGIC = b"PK\x05\x06"
-_END64_MAGIC = b"PK\x06\x06"
-_LOCATOR64_MAGIC = b"PK\x06\x07"
-
-_LOCAL = struct.Struct("<4s5H3I2H")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_END = struct.Struct("<4s4H2IH")
-_LOCATOR64 = struct.Struct("<4sIQI")
-_END64 = struct.Struct("<4sQ2H2I4Q")
+__all__ = [
+    "Archive",
+    "Header",
+    "find_end",
+    "in_one_folder",
+    "read_archive",
+    "read_directory",
+    "read_record",
+    "zip64_fields",
+]
 
 _LONGEST_COMMENT = 0xFFFF
 _PAGE = 4096
-_IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
-_ZIP64_EXTRA = 1
 _LARGEST_OFFSET = (1 << 63) - 1
-_STORED, _DEFLATED = 0, 8
-_ENCRYPTED, _DESCRIPTOR_FOLLOWS = 0x1, 0x8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,16 +58,19 @@ class Archive:
     """The records of an archive by their names inside its top folder, in directory order.
 
     `name` is that folder, None where the records do not share one; they then have their full
-    names. `stray_bytes` stand before the first record or follow the archive.
+    names. `stray_bytes` stand before the first record or follow the archive. `damage` says where an
+    archive breaks off; `rest` is then the record that it does so in, with the bytes that are left.
     """
 
     name: str | None
-    records: Mapping[str, Extent]
-    warnings: tuple[str, ...]
-    stray_bytes: int
+    records: dict[str, Extent]
+    warnings: tuple[str, ...] = ()
+    stray_bytes: int = 0
+    damage: Damage | None = None
+    rest: dict[str, Extent] = field(default_factory=dict)
 
 
-class _Header(NamedTuple):
+class Header(NamedTuple):
     """What the directory says of one record; `offset` is that of its local header."""
 
     text: str
@@ -93,7 +108,7 @@ def read_archive(source: Source) -> Archive:
     Raises ArchiveError where records disagree with the directory, overlap, or share a name.
     """
     directory = _locate_directory(source)
-    headers = _read_directory(source.read(directory.offset, directory.size), directory.records)
+    headers = _headers_in(source, directory)
     records: dict[str, Extent] = {}
     behind = 0
     headers_read = _PageReader(source)
@@ -111,7 +126,7 @@ def read_archive(source: Source) -> Archive:
             start,
             header.size,
             header.stored_size,
-            header.method == _DEFLATED,
+            header.method == DEFLATED,
             # 0 stands for "not recorded" (torch.serialization.set_crc32_options(False)).
             header.crc or (None if header.size else 0),
         )
@@ -121,11 +136,27 @@ def read_archive(source: Source) -> Archive:
         records = {header.text: records[header.text] for header in headers}
     warnings = tuple(_warnings(headers, directory))
     stray = directory.behind + min((header.offset for header in headers), default=0)
+    return Archive(*in_one_folder(records), warnings, stray)
+
+
+def read_directory(source: Source) -> list[Header]:
+    """Return what the directory says of its records, before anything is held against it."""
+    return _headers_in(source, _locate_directory(source))
+
+
+def _headers_in(source: Source, directory: _Directory) -> list[Header]:
+    return _read_headers(source.read(directory.offset, directory.size), directory.records)
+
+
+def in_one_folder(records: dict[str, Extent]) -> tuple[str | None, dict[str, Extent]]:
+    """Return the folder that all records are in, and the records by their names inside it.
+
+    Where they do not share one, None and the records as they are.
+    """
     folder = next(iter(records), "").partition("/")[0] + "/"
     if not records or not all(name.startswith(folder) for name in records):
-        return Archive(None, records, warnings, stray)
-    inside = {name[len(folder) :]: extent for name, extent in records.items()}
-    return Archive(folder[:-1], inside, warnings, stray)
+        return None, records
+    return folder[:-1], {name[len(folder) :]: extent for name, extent in records.items()}
 
 
 def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> bytes:
@@ -133,9 +164,11 @@ def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> b
 
     `most` bounds the size in bytes, by default to that of a pickle.
     """
-    most = limits.pickle_bytes if most is None else most
-    if extent.size > most:
-        raise LimitExceededError("bytes in one record", allowed=most, actual=extent.size)
+    option, allowed = ("pickle-bytes", limits.pickle_bytes) if most is None else (None, most)
+    if extent.size > allowed:
+        raise LimitExceededError(
+            "bytes in one record", allowed=allowed, actual=extent.size, option=option
+        )
     data = extent.source.read(extent.offset, extent.stored_size)
     if extent.is_deflated:
         data = _inflate(data, extent, limits)
@@ -150,6 +183,7 @@ def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
             "bytes per deflated byte",
             allowed=limits.inflation,
             actual=extent.size // max(1, extent.stored_size),
+            option="inflation",
         )
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -161,14 +195,15 @@ def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
     return content
 
 
-def _find_end(source: Source) -> int:
-    """The offset of the end record: the last one there is, as torch's own reader takes it."""
-    length = min(source.size, _END.size + _LONGEST_COMMENT)
+def find_end(source: Source) -> int | None:
+    """Return the offset of the end record, None in a file that is cut short.
+
+    It is the last one there is, as torch's own reader takes it.
+    """
+    length = min(source.size, END.size + _LONGEST_COMMENT)
     tail = source.read(source.size - length, length)
-    at = tail.rfind(_END_MAGIC, 0, len(tail) - _END.size + len(_END_MAGIC))
-    if at < 0:
-        raise ArchiveError("cut short: the directory at the end of the archive is not there")
-    return source.size - length + at
+    at = tail.rfind(END_MAGIC, 0, len(tail) - END.size + len(END_MAGIC))
+    return None if at < 0 else source.size - length + at
 
 
 class _Directory(NamedTuple):
@@ -181,30 +216,30 @@ class _Directory(NamedTuple):
 
 
 def _locate_directory(source: Source) -> _Directory:
-    end = _find_end(source)
-    (_, disk, start_disk, _, count, size, offset, comment) = _END.unpack(
-        source.read(end, _END.size)
-    )
-    if (disk, start_disk) not in ((0, 0), (_IN_EXTRA_16, _IN_EXTRA_16)):
+    end = find_end(source)
+    if end is None:
+        raise ArchiveError("the directory at its end is not there")
+    (_, disk, start_disk, _, count, size, offset, comment) = END.unpack(source.read(end, END.size))
+    if (disk, start_disk) not in ((0, 0), (IN_EXTRA_16, IN_EXTRA_16)):
         raise ArchiveError("the archive is split over several files", offset=end)
-    if end >= _LOCATOR64.size:
-        magic, _, end64, _ = _LOCATOR64.unpack(source.read(end - _LOCATOR64.size, _LOCATOR64.size))
-        if magic == _LOCATOR64_MAGIC:
+    if end >= LOCATOR64.size:
+        magic, _, end64, _ = LOCATOR64.unpack(source.read(end - LOCATOR64.size, LOCATOR64.size))
+        if magic == LOCATOR64_MAGIC:
             *_, count64, size64, offset64 = _read_end64(source, end64)
-            _agree("number of records", count, count64, _IN_EXTRA_16)
-            _agree("size of the directory", size, size64, _IN_EXTRA_32)
-            _agree("offset of the directory", offset, offset64, _IN_EXTRA_32)
+            _agree("number of records", count, count64, IN_EXTRA_16)
+            _agree("size of the directory", size, size64, IN_EXTRA_32)
+            _agree("offset of the directory", offset, offset64, IN_EXTRA_32)
             count, size, offset = count64, size64, offset64
     if offset + size > end:
         raise ArchiveError("the directory does not end before its end record", offset=end)
-    return _Directory(offset, size, count, max(0, source.size - end - _END.size - comment))
+    return _Directory(offset, size, count, max(0, source.size - end - END.size - comment))
 
 
 def _read_end64(source: Source, offset: int) -> tuple[int, ...]:
-    if offset + _END64.size > source.size:
+    if offset + END64.size > source.size:
         raise ArchiveError("the ZIP64 end record is not in the file", offset=offset)
-    magic, *fields = _END64.unpack(source.read(offset, _END64.size))
-    if magic != _END64_MAGIC:
+    magic, *fields = END64.unpack(source.read(offset, END64.size))
+    if magic != END64_MAGIC:
         raise ArchiveError("the ZIP64 end record is not where it should be", offset=offset)
     return tuple(fields)
 
@@ -214,69 +249,72 @@ def _agree(what: str, short: int, long: int, in_extra: int) -> None:
         raise ArchiveError(f"the two end records differ in the {what}: {short} and {long}")
 
 
-def _read_directory(directory: bytes, count: int) -> list[_Header]:
+def _read_headers(directory: bytes, count: int) -> list[Header]:
     headers = []
     at = 0
     for _ in range(count):
-        if at + _CENTRAL.size > len(directory):
+        if at + CENTRAL.size > len(directory):
             raise ArchiveError(f"the directory has fewer records than the {count} it names")
         (magic, _, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length,
-         comment_length, _, _, _, offset) = _CENTRAL.unpack_from(directory, at)  # fmt: skip
-        if magic != _CENTRAL_MAGIC:
+         comment_length, _, _, _, offset) = CENTRAL.unpack_from(directory, at)  # fmt: skip
+        if magic != CENTRAL_MAGIC:
             raise ArchiveError("the directory breaks off", offset=at)
-        at += _CENTRAL.size
+        at += CENTRAL.size
         name = directory[at : at + name_length]
-        if _IN_EXTRA_32 in (stored_size, size, offset):
+        if IN_EXTRA_32 in (stored_size, size, offset):
             extra = directory[at + name_length : at + name_length + extra_length]
-            size, stored_size, offset = _zip64(name, extra, [size, stored_size, offset])
+            size, stored_size, offset = zip64_fields(name, extra, [size, stored_size, offset])
         at += name_length + extra_length + comment_length
-        headers.append(_Header(_text(name), name, flags, method, crc, stored_size, size, offset))
+        headers.append(Header(_text(name), name, flags, method, crc, stored_size, size, offset))
     if at != len(directory):
         raise ArchiveError(f"the directory has more records than the {count} it names")
     return headers
 
 
-def _zip64(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
-    """Fill the fields that did not fit into 32 bits from the ZIP64 extra field, in its order."""
+def zip64_fields(name: bytes, extra: bytes, fields: list[int]) -> list[int]:
+    """Return the fields, those that did not fit into 32 bits from the ZIP64 extra field.
+
+    Raises ArchiveError where it does not have them.
+    """
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         at += 4
-        if kind == _ZIP64_EXTRA:
+        if kind == ZIP64_EXTRA:
             wide = iter(struct.unpack_from(f"<{min(length, len(extra) - at) // 8}Q", extra, at))
             try:
-                return [next(wide) if field == _IN_EXTRA_32 else field for field in fields]
+                return [next(wide) if field == IN_EXTRA_32 else field for field in fields]
             except StopIteration:
                 break
         at += length
     raise ArchiveError("its ZIP64 sizes are missing", record=_text(name))
 
 
-def _check_local_header(pages: _PageReader, header: _Header) -> int:
+def _check_local_header(pages: _PageReader, header: Header) -> int:
     """Return the offset of the record's bytes, after its local header agreed with the directory."""
     name = header.text
-    if header.method not in (_STORED, _DEFLATED):
+    if header.method not in (STORED, DEFLATED):
         raise ArchiveError(
             f"compression method {header.method} is not one torch reads", record=name
         )
-    if header.method == _STORED and header.stored_size != header.size:
+    if header.method == STORED and header.stored_size != header.size:
         raise ArchiveError("is stored, but with two different sizes", record=name)
-    length = _LOCAL.size + len(header.name)
+    length = LOCAL.size + len(header.name)
     raw = pages.read(header.offset, length) if header.offset <= _LARGEST_OFFSET else b""
     if len(raw) != length or not raw.startswith(LOCAL_MAGIC):
         raise ArchiveError("its local header is not there", record=name, offset=header.offset)
     (_, _, flags, method, _, _, crc, stored_size, size, name_length, extra_length) = (
-        _LOCAL.unpack_from(raw)
+        LOCAL.unpack_from(raw)
     )
-    if raw[_LOCAL.size :] != header.name or name_length != len(header.name):
+    if raw[LOCAL.size :] != header.name or name_length != len(header.name):
         raise ArchiveError("its local header has another name", record=name, offset=header.offset)
     start: int = header.offset + length + extra_length
-    if _IN_EXTRA_32 in (stored_size, size):
+    if IN_EXTRA_32 in (stored_size, size):
         extra = pages.read(header.offset + length, extra_length)
-        size, stored_size = _zip64(header.name, extra, [size, stored_size])
+        size, stored_size = zip64_fields(header.name, extra, [size, stored_size])
     agrees = method == header.method
     # With a descriptor, sizes and CRC were not known yet when the local header was written.
-    if not flags & _DESCRIPTOR_FOLLOWS:
+    if not flags & DESCRIPTOR_FOLLOWS:
         sizes = (crc, stored_size, size)
         agrees = agrees and sizes == (header.crc, header.stored_size, header.size)
     if not agrees:
@@ -286,8 +324,8 @@ def _check_local_header(pages: _PageReader, header: _Header) -> int:
     return start
 
 
-def _warnings(headers: list[_Header], directory: _Directory) -> Iterator[str]:
-    if any(header.flags & _ENCRYPTED for header in headers):
+def _warnings(headers: list[Header], directory: _Directory) -> Iterator[str]:
+    if any(header.flags & ENCRYPTED for header in headers):
         yield "records are marked as encrypted; torch ignores the mark, so it is ignored"
     before = min((header.offset for header in headers), default=0)
     if before:

@@ -12,29 +12,37 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from ckptool.formats.archive_layout import (
+    CENTRAL,
+    CENTRAL_MAGIC,
+    DEFLATED,
+    DESCRIPTOR,
+    DESCRIPTOR64,
+    DESCRIPTOR_FOLLOWS,
+    DESCRIPTOR_MAGIC,
+    END,
+    END64,
+    END64_MAGIC,
+    END_MAGIC,
+    IN_EXTRA_16,
+    IN_EXTRA_32,
+    LOCAL,
+    LOCAL_MAGIC,
+    LOCATOR64,
+    LOCATOR64_MAGIC,
+    NAMES_ARE_UTF8,
+    ZIP64_EXTRA,
+)
 from ckptool.formats.content import Content, Copy, Fresh, Piece, size_of
 
 __all__ = ["ALIGNMENT", "Record", "write_archive"]
 
 ALIGNMENT: Final = 64
 
-_LOCAL = struct.Struct("<4s5H3I2H").pack
-_CENTRAL = struct.Struct("<4s6H3I5H2I").pack
-_DESCRIPTOR = struct.Struct("<4s3I").pack
-_DESCRIPTOR64 = struct.Struct("<4sI2Q").pack
-_END64 = struct.Struct("<4sQ2H2I4Q").pack
-_LOCATOR64 = struct.Struct("<4sIQI").pack
-_END = struct.Struct("<4s4H2IH").pack
-
 _PAGE = 4096
 _WORTH_A_PAGE = 1 << 18
 
-_LOCAL_BYTES = 30
 _EXTRA_HEADER = 4
-_IN_EXTRA_16, _IN_EXTRA_32 = 0xFFFF, 0xFFFFFFFF
-_ZIP64_EXTRA = 1
-_DEFLATED = 8
-_NAMES_ARE_UTF8, _DESCRIPTOR_FOLLOWS = 0x800, 0x8
 # What miniz puts into the ZIP64 end record: 3.0 on Unix, and ZIP64 needed to read it.
 _MADE_BY, _NEEDED = 798, 45
 _END64_BYTES_BEHIND_SIZE = 44
@@ -60,20 +68,20 @@ class _Facts(NamedTuple):
     @property
     def flags(self) -> int:
         """Nothing follows an empty record; names that are no UTF-8 were kept byte by byte."""
-        return _NAMES_ARE_UTF8 | (_DESCRIPTOR_FOLLOWS if self.stored_size else 0)
+        return NAMES_ARE_UTF8 | (DESCRIPTOR_FOLLOWS if self.stored_size else 0)
 
     @property
     def wide(self) -> bytes:
         """The extra field for what does not fit into 32 bits, empty where all does."""
         fields = [self.size, self.stored_size] if self.is_large else []
-        fields += [self.offset] if self.offset >= _IN_EXTRA_32 else []
+        fields += [self.offset] if self.offset >= IN_EXTRA_32 else []
         if not fields:
             return b""
-        return struct.pack(f"<2H{len(fields)}Q", _ZIP64_EXTRA, 8 * len(fields), *fields)
+        return struct.pack(f"<2H{len(fields)}Q", ZIP64_EXTRA, 8 * len(fields), *fields)
 
     @property
     def is_large(self) -> bool:
-        return max(self.size, self.stored_size) >= _IN_EXTRA_32
+        return max(self.size, self.stored_size) >= IN_EXTRA_32
 
 
 def write_archive(records: Iterable[Record], alignment: int = ALIGNMENT) -> Iterator[Piece]:
@@ -107,7 +115,7 @@ def _stored(content: bytes | Content) -> tuple[Piece, int, int, int]:
     extent = content.extent
     copy = Copy(extent.source, extent.offset, extent.stored_size)
     # 0 stands for "not recorded", which it stays.
-    return copy, _DEFLATED if extent.is_deflated else 0, extent.crc or 0, extent.size
+    return copy, DEFLATED if extent.is_deflated else 0, extent.crc or 0, extent.size
 
 
 def _place_in_page(piece: Piece, alignment: int) -> int | None:
@@ -126,39 +134,40 @@ def _local_header(facts: _Facts, alignment: int, place: int | None) -> bytes:
     CRC and sizes are zero in it: they stand in the descriptor.
     """
     wide = facts.wide
-    behind = facts.offset + _LOCAL_BYTES + len(facts.name) + len(wide) + _EXTRA_HEADER
+    behind = facts.offset + LOCAL.size + len(facts.name) + len(wide) + _EXTRA_HEADER
     length = -behind % alignment
     if place is not None:
         length += (place - behind - length) % _PAGE
     extra = wide + b"FB" + length.to_bytes(2, "little") + b"Z" * length
-    fixed = _LOCAL(
-        b"PK\3\4", 0, facts.flags, facts.method, 0, 0, 0, 0, 0, len(facts.name), len(extra)
+    fixed = LOCAL.pack(
+        LOCAL_MAGIC, 0, facts.flags, facts.method, 0, 0, 0, 0, 0, len(facts.name), len(extra)
     )
     return fixed + facts.name + extra
 
 
 def _descriptor(facts: _Facts) -> bytes:
-    pack = _DESCRIPTOR64 if facts.wide else _DESCRIPTOR
-    return pack(b"PK\7\x08", facts.crc, facts.stored_size, facts.size)
+    layout = DESCRIPTOR64 if facts.wide else DESCRIPTOR
+    return layout.pack(DESCRIPTOR_MAGIC, facts.crc, facts.stored_size, facts.size)
 
 
 def _directory(records: list[_Facts], start: int) -> bytes:
     directory = b"".join(_central(facts) for facts in records)
     count, size = len(records), len(directory)
-    end64 = _END64(
-        b"PK\6\6", _END64_BYTES_BEHIND_SIZE, _MADE_BY, _NEEDED, 0, 0, count, count, size, start
+    end64 = END64.pack(
+        END64_MAGIC, _END64_BYTES_BEHIND_SIZE, _MADE_BY, _NEEDED, 0, 0, count, count, size, start
     )
-    locator64 = _LOCATOR64(b"PK\6\7", 0, start + size, 1)
-    short = min(count, _IN_EXTRA_16)
-    end = _END(b"PK\5\6", 0, 0, short, short, min(size, _IN_EXTRA_32), min(start, _IN_EXTRA_32), 0)
+    locator64 = LOCATOR64.pack(LOCATOR64_MAGIC, 0, start + size, 1)
+    short = min(count, IN_EXTRA_16)
+    shorts = short, short, min(size, IN_EXTRA_32), min(start, IN_EXTRA_32)
+    end = END.pack(END_MAGIC, 0, 0, *shorts, 0)
     return directory + end64 + locator64 + end
 
 
 def _central(facts: _Facts) -> bytes:
     wide = facts.wide
-    sizes = [_IN_EXTRA_32] * 2 if facts.is_large else [facts.stored_size, facts.size]
-    fixed = _CENTRAL(
-        b"PK\1\2", 0, 0, facts.flags, facts.method, 0, 0, facts.crc, *sizes,
-        len(facts.name), len(wide), 0, 0, 0, 0, min(facts.offset, _IN_EXTRA_32),
+    sizes = [IN_EXTRA_32] * 2 if facts.is_large else [facts.stored_size, facts.size]
+    fixed = CENTRAL.pack(
+        CENTRAL_MAGIC, 0, 0, facts.flags, facts.method, 0, 0, facts.crc, *sizes,
+        len(facts.name), len(wide), 0, 0, 0, 0, min(facts.offset, IN_EXTRA_32),
     )  # fmt: skip
     return fixed + facts.name + wide

@@ -29,7 +29,10 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
     """Read the one pickle of a file; what follows it is told and left alone."""
     if source.size > limits.pickle_bytes:
         raise LimitExceededError(
-            "bytes in one pickle", allowed=limits.pickle_bytes, actual=source.size
+            "bytes in one pickle",
+            allowed=limits.pickle_bytes,
+            actual=source.size,
+            option="pickle-bytes",
         )
     extents: dict[str, Extent] = {}
     calls = {**REBUILD_CALLS, _LOAD_FROM_BYTES: _storage_reader(extents, limits)}

@@ -11,7 +11,15 @@ from ckptool.pickling.nodes import Global, Node
 from ckptool.sources import Extent, Source
 from ckptool.tensors.refs import ByteOrder
 
-__all__ = ["Container", "CrcState", "FileFacts", "FormatName", "ModuleAttributes", "crc_state"]
+__all__ = [
+    "Container",
+    "CrcState",
+    "Damage",
+    "FileFacts",
+    "FormatName",
+    "ModuleAttributes",
+    "crc_state",
+]
 
 FormatName: TypeAlias = Literal[
     "torch-zip", "torch-legacy", "torchscript", "torch-package", "pickle", "safetensors"
@@ -39,6 +47,15 @@ class ModuleAttributes:
     buffers: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Where a file is cut short: in words, in bytes, and in which record, if it is in one."""
+
+    what: str
+    offset: int
+    record: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Container:
     """A file read as its format: `tree` in the file's order, `extents` by storage key.
@@ -48,7 +65,8 @@ class Container:
     pickles, in the order of their first use. `records` are all records of an archive, storages
     among them, by their names. `script_classes` is what the code of a TorchScript archive says of
     its classes, and `beside` holds the trees of its other pickles by their records' names.
-    `stray_bytes` belong to no part of the format: they stand before or behind all of it.
+    `stray_bytes` belong to no part of the format: they stand before or behind all of it. With
+    `damage` the file ends too early, and later storages have fewer bytes than they should, or none.
     """
 
     source: Source
@@ -65,6 +83,7 @@ class Container:
     warnings: tuple[str, ...] = ()
     is_whole: bool = True
     stray_bytes: int = 0
+    damage: Damage | None = None
 
 
 def crc_state(extents: list[Extent]) -> CrcState:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ckptool.errors import ArchiveError, LimitExceededError, PickleStreamError
-from ckptool.formats.container import Container, FileFacts
+from ckptool.formats.container import Container, Damage, FileFacts
 from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, piece_of
 from ckptool.formats.storages import StorageTable
 from ckptool.pickling.limits import Limits
@@ -47,8 +47,8 @@ class LegacyStream:
 
     pickle: Pickle
     extents: dict[str, Extent]
-    warnings: tuple[str, ...]
     stray_bytes: int
+    damage: Damage | None
 
 
 def starts_as_legacy(source: Source, limits: Limits) -> bool:
@@ -72,9 +72,10 @@ def read_legacy(source: FileSource, limits: Limits) -> Container:
         extents=stream.extents,
         referenced=frozenset(stream.extents),
         globals=stream.pickle.globals,
-        warnings=stream.warnings,
+        warnings=_warn_of_rest(stream.stray_bytes),
         is_whole=stream.pickle.is_whole,
         stray_bytes=stream.stray_bytes,
+        damage=stream.damage,
     )
 
 
@@ -122,12 +123,13 @@ def read_stream(source: Source, limits: Limits) -> LegacyStream:
     if type(keys.tree) is not list or not all(type(key) is str for key in keys.tree):
         raise ArchiveError("the list of storage keys is not a list of strings", offset=at)
     at += keys.size
-    warnings, stray = _locate_storages(source, at, keys.tree, table.declared, extents)
+    end, inside = _locate_storages(source, at, keys.tree, table.declared, extents)
     for view in views:
         root = extents.get(view.root.key)
         if root is not None:
             extents[view.key] = view.extent(root)
-    return LegacyStream(pickle, extents, warnings, stray)
+    stray = max(0, source.size - end)
+    return LegacyStream(pickle, extents, stray, _damage(source, end, inside))
 
 
 def _start_of_object(source: Source, limits: Limits) -> int:
@@ -181,19 +183,20 @@ def _locate_storages(
     keys: list[str],
     declared: dict[str, StorageRef],
     extents: dict[str, Extent],
-) -> tuple[tuple[str, ...], int]:
+) -> tuple[int, str | None]:
     """Fill `extents`; a stream that is cut short leaves later storages out of them.
 
-    Returns warnings, and how many bytes follow the last storage.
+    Returns where the last storage should end, and the one that the file ends in, if it does.
     """
+    inside = None
     for key in keys:
         storage = declared.get(key)
         if storage is None:
             raise ArchiveError("no tensor says what its type is", record=key, offset=at)
         count = source.read_up_to(at, _COUNT_BYTES)
         if len(count) < _COUNT_BYTES:
-            return (_cut_short(source, key),), 0
-        if int.from_bytes(count, "little") != storage.numel:
+            inside = inside or key
+        elif int.from_bytes(count, "little") != storage.numel:
             raise ArchiveError(
                 f"has {int.from_bytes(count, 'little'):,} elements; "
                 f"the pickle says {storage.numel:,}",
@@ -201,17 +204,27 @@ def _locate_storages(
                 offset=at,
             )
         at += _COUNT_BYTES
-        size = max(0, min(storage.nbytes, source.size - at))
-        extents[key] = Extent(source, at, size, size)
+        size = min(storage.nbytes, source.size - at)
+        if size >= 0:
+            extents[key] = Extent(source, at, size, size)
         at += storage.nbytes
         if at > source.size:
-            return (_cut_short(source, key),), 0
-    stray = source.size - at
-    return ((f"{stray:,} bytes follow the last storage",) if stray else ()), stray
+            inside = inside or key
+    return at, inside
 
 
-def _cut_short(source: Source, key: str) -> str:
-    return f"cut short: the file ends at byte {source.size:,}, inside storage {key!r}"
+def _damage(source: Source, end: int, inside: str | None) -> Damage | None:
+    if inside is None:
+        return None
+    what = (
+        f"the file ends at byte {source.size:,}, inside storage {inside!r}, "
+        f"{end - source.size:,} bytes too early"
+    )
+    return Damage(what, source.size, inside)
+
+
+def _warn_of_rest(stray_bytes: int) -> tuple[str, ...]:
+    return (f"{stray_bytes:,} bytes follow the last storage",) if stray_bytes else ()
 
 
 def _read_pickle_at(
@@ -232,6 +245,9 @@ def _read_pickle_at(
                 raise
         if asked > limits.pickle_bytes:
             raise LimitExceededError(
-                "bytes in one pickle", allowed=limits.pickle_bytes, actual=asked
+                "bytes in one pickle",
+                allowed=limits.pickle_bytes,
+                actual=asked,
+                option="pickle-bytes",
             )
         length *= _WINDOW_GROWTH

@@ -12,8 +12,8 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import Any, Final
 
-from ckptool.errors import ArchiveError, LimitExceededError, TensorError
-from ckptool.formats.container import Container, FileFacts
+from ckptool.errors import ArchiveError, CutShortError, LimitExceededError, TensorError
+from ckptool.formats.container import Container, Damage, FileFacts
 from ckptool.formats.content import EditedTree, NewStorage, Piece, Rewrite, piece_of
 from ckptool.pickling.limits import Limits
 from ckptool.sources import Extent, FileSource, Source
@@ -48,10 +48,16 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
     length = int.from_bytes(source.read(0, _LENGTH_BYTES), "little")
     start = _LENGTH_BYTES + length
     if length > limits.header_bytes:
-        raise LimitExceededError("bytes in the header", allowed=limits.header_bytes, actual=length)
+        raise LimitExceededError(
+            "bytes in the header",
+            allowed=limits.header_bytes,
+            actual=length,
+            option="header-bytes",
+        )
     if start > source.size:
-        raise ArchiveError(
-            f"cut short: the header should have {length:,} bytes, the file has {source.size:,}"
+        raise CutShortError(
+            f"the file ends at byte {source.size:,}, inside the header of {length:,} bytes",
+            offset=source.size,
         )
     header = _parse(source.read(_LENGTH_BYTES, length))
     extents: dict[str, Extent] = {}
@@ -60,7 +66,10 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         tree[name] = (
             _metadata(facts) if name == _METADATA else _tensor(name, facts, source, start, extents)
         )
-    _check_coverage(extents, start, source.size)
+    end = _check_coverage(extents, start)
+    if end < source.size:
+        raise ArchiveError(f"{source.size - end:,} bytes belong to no tensor", offset=end)
+    damage = _cut_short(extents, source.size, end) if end > source.size else None
     return Container(
         source=source,
         format="safetensors",
@@ -68,6 +77,7 @@ def read_safetensors(source: FileSource, limits: Limits) -> Container:
         tree=tree,
         tree_bytes=length,
         extents=extents,
+        damage=damage,
         referenced=frozenset(extents),
     )
 
@@ -150,11 +160,6 @@ def _tensor(
     size = prod(shape) * dtype.itemsize
     if end - begin != size:
         raise ArchiveError(f"has {end - begin:,} bytes where its shape needs {size:,}", record=name)
-    if start + end > source.size:
-        raise ArchiveError(
-            f"cut short: its last byte is {start + end:,}, the file has {source.size:,}",
-            record=name,
-        )
     extents[name] = Extent(source, start + begin, size, size)
     storage = StorageRef(name, dtype, None, prod(shape), "little", extents)
     return TensorRef(dtype, tuple(shape), False, Strided(storage, 0, row_major_stride(shape)))
@@ -167,12 +172,25 @@ def _in_pairs(name: str, shape: list[int]) -> list[int]:
     return [*shape[:-1], shape[-1] // 2]
 
 
-def _check_coverage(extents: dict[str, Extent], start: int, size: int) -> None:
+def _check_coverage(extents: dict[str, Extent], start: int) -> int:
+    """Return where the last tensor ends, after each begins where the one before it ends."""
     at = start
     for name, extent in sorted(extents.items(), key=lambda item: (item[1].offset, item[1].size)):
         if extent.offset != at:
             what = "overlaps the tensor before it" if extent.offset < at else "follows a hole"
             raise ArchiveError(what, record=name, offset=extent.offset)
         at += extent.size
-    if at != size:
-        raise ArchiveError(f"{size - at:,} bytes belong to no tensor", offset=at)
+    return at
+
+
+def _cut_short(extents: dict[str, Extent], size: int, end: int) -> Damage:
+    """Take out of the extents what a file of this size does not have."""
+    cut = [name for name, extent in extents.items() if extent.offset + extent.size > size]
+    inside = min(cut, key=lambda name: extents[name].offset)
+    for name in cut:
+        extent = extents.pop(name)
+        left = size - extent.offset
+        if left > 0:
+            extents[name] = extent._replace(size=left, stored_size=left)
+    what = f"the file ends at byte {size:,}, inside {inside!r}, {end - size:,} bytes too early"
+    return Damage(what, size, inside)

@@ -30,7 +30,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
     """Read every pickle of a package; the tree has one branch per pickle, by its record's name."""
     extents = {
         name.removeprefix(_HIDDEN).removesuffix(_STORAGE): extent
-        for name, extent in archive.records.items()
+        for name, extent in (archive.records | archive.rest).items()
         if name.startswith(_HIDDEN) and name.endswith(_STORAGE)
     }
     table = StorageTable(extents)
@@ -77,4 +77,5 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
         referenced=frozenset(table.declared),
         globals=tuple(globals_),
         warnings=(*archive.warnings, *unread),
+        damage=archive.damage,
     )

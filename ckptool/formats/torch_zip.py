@@ -44,7 +44,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
     byteorder = read_byteorder(archive, limits)
     extents = {
         name.removeprefix(_STORAGES): extent
-        for name, extent in archive.records.items()
+        for name, extent in (archive.records | archive.rest).items()
         if name.startswith(_STORAGES) and name != _STORAGES
     }
     table = StorageTable(extents, byteorder)
@@ -75,6 +75,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
         ),
         is_whole=pickle.is_whole,
         stray_bytes=archive.stray_bytes,
+        damage=archive.damage,
     )
 
 
@@ -88,7 +89,8 @@ def encode_torch_zip(
         protocol=container.file.protocol or 0,
         replaced=edited.replaced,
         lower=lower,
-        source=read_record(extent, Limits(pickle_bytes=extent.size)),
+        # It was read before, so that no limit is in its way.
+        source=read_record(extent, Limits(pickle_bytes=extent.size, inflation=extent.size)),
     )
 
 

@@ -44,7 +44,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
     """Read the modules of an archive, and beside them the constants of its code."""
     extents = {
         name: extent
-        for name, extent in archive.records.items()
+        for name, extent in (archive.records | archive.rest).items()
         if "/" in name and not name.startswith(_NO_STORAGES)
     }
     byteorder = read_byteorder(archive, limits)
@@ -84,6 +84,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
         ),
         script_classes=dict(_read_classes(archive, limits)),
         warnings=archive.warnings,
+        damage=archive.damage,
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from typing import Final
 
-__all__ = ["Limits"]
+__all__ = ["LIMIT_NAMES", "Limits", "read_limits"]
+
+
+_LONGEST_NUMBER: Final = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +32,25 @@ class Limits:
     """How many times larger than its stored size a deflated pickle may be."""
     header_bytes: int = 100_000_000
     """How long a safetensors header may be: the library's own bound."""
+
+
+LIMIT_NAMES: Final = tuple(field.name.replace("_", "-") for field in fields(Limits))
+"""The limits as they are named on the command line."""
+
+
+def read_limits(texts: Iterable[str]) -> Limits:
+    """Read `NAME=NUMBER`, several of them separated by commas; what is not named stays as it is.
+
+    Raises ValueError for other text, and for a depth that whatever walks the tree cannot follow.
+    """
+    limits = Limits()
+    for text in (part for whole in texts for part in whole.split(",")):
+        name, _, number = text.partition("=")
+        if name not in LIMIT_NAMES:
+            raise ValueError(f"{name!r} is not one of {', '.join(LIMIT_NAMES)}")
+        if not number.isdecimal() or len(number) > _LONGEST_NUMBER:
+            raise ValueError(f"{text!r} is not NAME=NUMBER")
+        if name == "depth" and int(number) > limits.depth:
+            raise ValueError(f"a depth of more than {Limits().depth:,} cannot be walked")
+        limits = replace(limits, **{name.replace("-", "_"): int(number)})
+    return limits

@@ -70,7 +70,10 @@ def take(machine: Machine, start: int, end: int) -> bytes:
     """Return the stream's bytes of a string; EOFError where it ends before that."""
     if end - start > machine.limits.string_bytes:
         raise LimitExceededError(
-            "bytes in one string", allowed=machine.limits.string_bytes, actual=end - start
+            "bytes in one string",
+            allowed=machine.limits.string_bytes,
+            actual=end - start,
+            option="string-bytes",
         )
     if end > len(machine.data):
         raise EOFError
@@ -96,7 +99,10 @@ def integer(machine: Machine, start: int, end: int) -> int:
     """Return a little-endian integer in two's complement."""
     if end - start > machine.limits.integer_bytes:
         raise LimitExceededError(
-            "bytes in one integer", allowed=machine.limits.integer_bytes, actual=end - start
+            "bytes in one integer",
+            allowed=machine.limits.integer_bytes,
+            actual=end - start,
+            option="integer-bytes",
         )
     return int.from_bytes(take(machine, start, end), "little", signed=True)
 

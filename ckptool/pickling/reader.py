@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
-from ckptool.errors import LimitExceededError, PickleStreamError
+from ckptool.errors import CkptoolError, LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.machine import MISUSE, Interpreter, Machine
 from ckptool.pickling.nodes import Global, Node, PersistentId, check_depth, children
 from ckptool.pickling.objects import Stopped
 from ckptool.pickling.opcodes import HANDLERS, NAMES
 
-__all__ = ["Pickle", "read_pickle"]
+__all__ = ["Pickle", "collection_paused", "failure", "read_pickle"]
 
 # The memo is measured once in so many opcodes: at every PUT it would cost a tenth of the time.
 _OPCODES_BETWEEN_CHECKS = 1 << 16
@@ -57,7 +57,7 @@ def read_pickle(
     """
     limits = limits or Limits()
     machine = Machine(data, limits, calls or {}, resolve)
-    with _garbage_collection_paused():
+    with collection_paused():
         size = _run(machine)
     if not machine.stack:
         raise PickleStreamError("leaves no value behind", offset=size - 1, opcode="STOP")
@@ -106,38 +106,39 @@ def _run(machine: Machine) -> int:
         except Stopped:
             _check_memo(machine)
             return at + 1
-        except EOFError as error:
-            raise _broken_off(machine) from error
-        except MISUSE as error:
-            if at + 1 >= len(data) or isinstance(error, struct.error):
-                raise _broken_off(machine) from error
-            raise _misuse(error, at, data[at]) from error
+        except (EOFError, *MISUSE) as error:
+            raise failure(error, machine, at) from error
         _check_memo(machine)
-    raise LimitExceededError("opcodes", allowed=limits.opcodes, actual=limits.opcodes + 1)
+    raise LimitExceededError(
+        "opcodes", allowed=limits.opcodes, actual=limits.opcodes + 1, option="opcodes"
+    )
 
 
 def _check_memo(machine: Machine) -> None:
     allowed, actual = machine.limits.memo, len(machine.memo)
     if actual > allowed:
-        raise LimitExceededError("memo entries", allowed=allowed, actual=actual)
+        raise LimitExceededError("memo entries", allowed=allowed, actual=actual, option="memo")
 
 
-def _broken_off(machine: Machine) -> PickleStreamError:
-    return PickleStreamError("breaks off", offset=len(machine.data), breaks_off=True)
-
-
-def _misuse(error: Exception, offset: int, opcode: int) -> PickleStreamError:
+def failure(error: Exception, machine: Machine, offset: int) -> CkptoolError:
+    """Return the error for what the opcode at an offset raised: one of `MISUSE`, or EOFError."""
+    if isinstance(error, CkptoolError):
+        return error
+    data = machine.data
+    if offset + 1 >= len(data) or isinstance(error, (EOFError, struct.error)):
+        return PickleStreamError("breaks off", offset=len(data), breaks_off=True)
     if isinstance(error, KeyError):
         problem = f"refers to memo entry {error.args[0]}, which was never made"
     elif isinstance(error, IndexError):
         problem = "takes more from the stack than is there"
     else:
         problem = str(error)
-    return PickleStreamError(problem, offset=offset, opcode=NAMES.get(opcode))
+    return PickleStreamError(problem, offset=offset, opcode=NAMES.get(data[offset]))
 
 
 @contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
+def collection_paused() -> Iterator[None]:
+    """Let no garbage be collected meanwhile."""
     # A reader only ever adds objects; letting the collector look through them all again and again
     # would more than double the time for a large pickle.
     was_enabled = gc.isenabled()

@@ -14,7 +14,7 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
-from ckptool.errors import CkptoolError
+from ckptool.errors import CkptoolError, FileKind
 from ckptool.render.excerpts import excerpt_text
 from ckptool.render.leaves import leaf_type, plain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
@@ -48,7 +48,7 @@ def dumps(document: dict[str, Any]) -> str:
 def error_document(error: CkptoolError) -> dict[str, Any]:
     """An error as scripts read it."""
     path = None if error.path is None else str(error.path)
-    return _error(error.kind, error.message, path)
+    return _error(error.kind, error.message, path, error.hint, getattr(error, "file_kind", None))
 
 
 def usage_document(message: str) -> dict[str, Any]:
@@ -56,8 +56,23 @@ def usage_document(message: str) -> dict[str, Any]:
     return _error("usage", message, None)
 
 
-def _error(kind: str, message: str, path: str | None) -> dict[str, Any]:
-    return {"ckptool": VERSION, "error": {"kind": kind, "message": message, "path": path}}
+def _error(
+    kind: str,
+    message: str,
+    path: str | None,
+    hint: str | None = None,
+    file_kind: FileKind | None = None,
+) -> dict[str, Any]:
+    return {
+        "ckptool": VERSION,
+        "error": {
+            "kind": kind,
+            "message": message,
+            "path": path,
+            "hint": hint,
+            "file_kind": file_kind,
+        },
+    }
 
 
 def overview_document(

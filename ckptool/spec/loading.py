@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from ckptool.checkpoint.opening import open_checkpoint
 from ckptool.errors import LimitExceededError, NotACheckpointError, SpecError, about
-from ckptool.formats.archive import LOCAL_MAGIC, read_archive
+from ckptool.formats.archive import read_archive
+from ckptool.formats.archive_layout import LOCAL_MAGIC
 from ckptool.pickling.limits import Limits
 from ckptool.sources import FileSource
 from ckptool.spec.document import is_spec_document, read_document

@@ -212,7 +212,8 @@ def test_an_error_is_one_line_and_perhaps_a_hint(
     told = run(*arguments, "--json")
     assert (told.code, told.err) == (2, result.err)
     error = json.loads(told.out)["error"]
-    assert error.keys() == {"kind", "message", "path"}
+    assert error.keys() == {"kind", "message", "path", "hint", "file_kind"}
+    assert (error["file_kind"] is not None) == (kind in ("input", "not-a-checkpoint"))
     assert error["kind"] == kind
     assert result.err.startswith("error: ")
 

@@ -21,6 +21,7 @@ from ckptool.checkpoint.opening import Checkpoint
 from ckptool.errors import (
     ArchiveError,
     CkptoolError,
+    CutShortError,
     InputError,
     LimitExceededError,
     NotACheckpointError,
@@ -218,12 +219,11 @@ def test_a_module_of_a_legacy_file_is_of_the_class_whose_source_it_carries(tmp_p
 
 def test_a_legacy_stream_cut_short_in_its_storages_names_the_tensor(tmp_path: Path) -> None:
     data = legacy(TENSORS)
-    with pytest.raises(TensorError) as caught:
-        opened(tmp_path, data[:-3])
-    assert caught.value.key_path == "half"
-    with pytest.raises(TensorError) as caught:
-        opened(tmp_path, data[:-20])
-    assert caught.value.key_path == "count"
+    for lost, whole, first in ((3, 2, "half"), (20, 1, "count")):
+        with pytest.raises(CutShortError, match=f"first without is '{first}'") as caught:
+            opened(tmp_path, data[:-lost])
+        error = caught.value
+        assert (error.whole, error.tensors, error.offset) == (whole, 3, len(data) - lost)
 
 
 @pytest.mark.parametrize(
@@ -395,14 +395,13 @@ def header(facts: object, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-def one(**facts: object) -> dict[str, object]:
+def one(**facts: object) -> dict[str, dict[str, object]]:
     return {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **facts}}
 
 
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (struct.pack("<Q", 500) + b"{", "cut short"),
         (struct.pack("<Q", 2) + b"{]", "not JSON"),
         (struct.pack("<Q", 2) + b"{\xff", "not JSON"),
         (struct.pack("<Q", 40_001) + b'{"a":' + b"[" * 39_996, "JSON|nested"),
@@ -413,7 +412,6 @@ def one(**facts: object) -> dict[str, object]:
         (header(one(shape=[True]), bytes(8)), "not counts"),
         (header(one(shape=[3]), bytes(8)), "its shape needs 12"),
         (header(one(data_offsets=[8, 0]), bytes(8)), "its shape needs"),
-        (header(one(), bytes(4)), "cut short"),
         (header(one(), bytes(12)), "belong to no tensor"),
         (header(one(data_offsets=[4, 12]), bytes(12)), "hole"),
         (header(one() | {"v": one()["w"]}, bytes(8)), "overlaps"),
@@ -424,6 +422,24 @@ def one(**facts: object) -> dict[str, object]:
 def test_a_broken_safetensors_header_is_an_error(data: bytes, problem: str, tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match=problem):
         opened(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("data", "record", "whole"),
+    [
+        (struct.pack("<Q", 500) + b"{", None, None),
+        (header(one(), bytes(4)), "w", 0),
+        (header(one() | {"v": {**one()["w"], "data_offsets": [8, 16]}}, bytes(12)), "v", 1),
+        (header(one() | {"v": {**one()["w"], "data_offsets": [8, 16]}}, bytes(8)), "v", 1),
+    ],
+)
+def test_a_safetensors_file_cut_short_says_what_is_left(
+    data: bytes, record: str | None, whole: int | None, tmp_path: Path
+) -> None:
+    with pytest.raises(CutShortError) as caught:
+        opened(tmp_path, data)
+    assert (caught.value.record, caught.value.whole) == (record, whole)
+    assert caught.value.offset == len(data)
 
 
 def test_a_safetensors_header_is_bounded(tmp_path: Path) -> None:
@@ -506,8 +522,9 @@ def test_directories_and_missing_files_are_named(tmp_path: Path) -> None:
 def test_a_zip_cut_short_says_so(tmp_path: Path) -> None:
     data = torch_zip(TENSORS)
     for length in (100, len(data) // 2, len(data) - 1):
-        with pytest.raises(ArchiveError, match="cut short"):
+        with pytest.raises(CutShortError) as caught:
             opened(tmp_path, data[:length])
+        assert caught.value.offset == length
 
 
 def test_a_pickle_cut_short_says_so(tmp_path: Path) -> None:
