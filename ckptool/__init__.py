@@ -18,6 +18,12 @@ Against another one:
     >>> with open_checkpoint("base.pt") as a, open_checkpoint("tuned.pt") as b:
     ...     print(diff(a, b).statement)
 
+What loading it would import and call:
+
+    >>> from ckptool import scan
+    >>> for file, finding in scan("model.pt").findings():
+    ...     print(finding.severity, finding.name, finding.calls)
+
 Edited, and written as a new file:
 
     >>> from ckptool import open_checkpoint, plan_strip, write_checkpoint
@@ -42,6 +48,8 @@ if TYPE_CHECKING:
     from ckptool.analysis.findings import Finding
     from ckptool.analysis.fingerprint import hash_tensor
     from ckptool.analysis.overview import Contents, Overview, list_contents, overview
+    from ckptool.analysis.scan.result import Scan, ScanFinding, ScannedFile, ScannedPickle
+    from ckptool.analysis.scan.scan import scan
     from ckptool.checkpoint.entries import Entry
     from ckptool.checkpoint.opening import Checkpoint, open_checkpoint
     from ckptool.checkpoint.state_dict import StateDict
@@ -117,6 +125,10 @@ __all__ = [
     "PickleStreamError",
     "Plan",
     "Removed",
+    "Scan",
+    "ScanFinding",
+    "ScannedFile",
+    "ScannedPickle",
     "SharedStorageError",
     "Side",
     "SpecError",
@@ -142,6 +154,7 @@ __all__ = [
     "plan_strip",
     "read_bytes",
     "read_elements",
+    "scan",
     "write_checkpoint",
 ]
 
@@ -223,6 +236,18 @@ def _write() -> ModuleType:
     from ckptool.edit import write
 
     return write
+
+
+def _scan() -> ModuleType:
+    from ckptool.analysis.scan import scan
+
+    return scan
+
+
+def _scan_result() -> ModuleType:
+    from ckptool.analysis.scan import result
+
+    return result
 
 
 def _entries() -> ModuleType:
@@ -326,6 +351,10 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "Overview": _overview,
     "Plan": _plan,
     "Removed": _plan,
+    "Scan": _scan_result,
+    "ScanFinding": _scan_result,
+    "ScannedFile": _scan_result,
+    "ScannedPickle": _scan_result,
     "Side": _diff_result,
     "StateDict": _state_dict,
     "StorageRef": _refs,
@@ -347,5 +376,6 @@ _HOMES: Final[dict[str, Callable[[], ModuleType]]] = {
     "plan_strip": _strip,
     "read_bytes": _values,
     "read_elements": _values,
+    "scan": _scan,
     "write_checkpoint": _write,
 }

@@ -36,14 +36,14 @@ def test_the_promise_is_these_names() -> None:
         "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Changed", "Check",
         "Checkpoint", "CkptoolError", "Classification", "ClassifiedEntry", "Contents",
         "CutShortError", "Diff", "EditError", "Entry", "EntryConflictError", "EntryNotFoundError",
-        "FileKind", "Figures", "Finding", "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
+        "Figures", "FileKind", "Finding", "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
         "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
         "NotACheckpointError", "OutputError", "Overview", "PickleStreamError", "Plan", "Removed",
-        "SharedStorageError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
+        "Scan", "ScanFinding", "ScannedFile", "ScannedPickle", "SharedStorageError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
         "TensorDiff", "TensorError", "TensorRef", "TensorSpec", "UnsupportedFormatError",
         "Values", "Written", "check", "classify", "diff", "hash_tensor", "list_contents",
         "load_model_spec", "open_checkpoint", "overview", "plan_reset_buffers", "plan_strip",
-        "read_bytes", "read_elements", "write_checkpoint",
+        "read_bytes", "read_elements", "scan", "write_checkpoint",
     ]  # fmt: skip
 
 
@@ -115,6 +115,8 @@ RUN = "from ckptool.cli import main; main()"
         (("inspect", SAMPLES / "my_model.pt"), {"torch", "numpy"}),
         (("show", SAMPLES / "my_model.pt", "weight"), {"torch"}),
         (("check", SAMPLES / "my_model.pt"), {"torch"}),
+        (("scan", SAMPLES / "legacy.pt"), {"torch", "numpy", "tarfile"}),
+        (("scan", SAMPLES / "my_model.pt", "--sarif"), {"torch", "numpy", "rich", "pickle"}),
         (("list", SAMPLES / "my_model.pt", "--model", SPEC), {"torch", "numpy", "rich"}),
         (("inspect", SAMPLES / "my_model.pt", "--model", SPEC), {"torch", "numpy"}),
         (("check", SAMPLES / "my_model.pt", "--model", SPEC), {"torch"}),
@@ -147,6 +149,7 @@ def test_everything_works_where_torch_cannot_be_imported(tmp_path: Path) -> None
         ("check", SAMPLES / "my_model.pt", "--model", SPEC),
         ("check", SAMPLES / "whole_module.pt", "--model", SAMPLES / "whole_module.pt"),
         ("spec", SAMPLES / "whole_module.pt"),
+        ("scan", SAMPLES / "whole_module.pt"),
         ("diff", SAMPLES / "legacy.pt", SAMPLES / "lookup_table.pt"),
         ("diff", SAMPLES / "model.safetensors", SAMPLES / "drifted.pt", "--role", "tensor"),
         ("strip", SAMPLES / "training.ckpt", "--training", "-o", tmp_path / "stripped.pt"),
@@ -161,6 +164,7 @@ def test_everything_works_where_torch_cannot_be_imported(tmp_path: Path) -> None
 COMMANDS = (
     ("inspect",), ("inspect", "--json"), ("inspect", "--tree", "--all"),
     ("list", "--sha256"), ("list", "--json"), ("show", "*"), ("check",), ("check", "--json"),
+    ("scan",), ("scan", "--json"), ("scan", "--sarif"),
     ("inspect", "--model", SPEC), ("check", "--model", SPEC),
     ("diff", SAMPLES / "my_model.pt"), ("diff", SAMPLES / "my_model.pt", "--json", "--all"),
 )  # fmt: skip

@@ -24,7 +24,6 @@ from ckptool.checkpoint.roots import (
 )
 from ckptool.errors import CutShortError, about
 from ckptool.formats.container import Container, Damage, FileFacts, FormatName
-from ckptool.formats.directories import name_directory
 from ckptool.formats.sniff import read_container
 from ckptool.pickling.limits import Limits
 from ckptool.pickling.nodes import Global, Node, Opaque
@@ -193,6 +192,8 @@ def open_checkpoint(
 
 def _open(source: FileSource, root: str | None, limits: Limits, keep_defects: bool) -> Checkpoint:
     if source.is_directory:
+        from ckptool.formats.directories import name_directory
+
         raise name_directory(source.path)
     container = read_container(source, limits)
     most = min(limits.leaves, _LEAVES_OF_ANY_FILE + container.tree_bytes)

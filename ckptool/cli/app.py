@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ckptool.cli import checking, comparing, editing, reading
+from ckptool.cli import checking, comparing, editing, reading, scanning
 from ckptool.cli.interruption import Terminated
 from ckptool.cli.output import failures_to_write, prepare, print_error, print_json
 from ckptool.errors import CkptoolError, OutputError
@@ -83,6 +83,7 @@ app.command("check")(checking.check)
 app.command("diff")(comparing.diff)
 app.command("strip")(editing.strip)
 app.command("reset-buffers")(editing.reset_buffers)
+app.command("scan")(scanning.scan)
 app.command("spec")(checking.spec)
 
 

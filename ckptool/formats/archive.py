@@ -39,11 +39,13 @@ from ckptool.sources import Extent, Source
 
 __all__ = [
     "Archive",
+    "Directory",
     "Header",
     "find_end",
     "in_one_folder",
+    "locate_directory",
     "read_archive",
-    "read_directory",
+    "read_headers",
     "read_record",
     "zip64_fields",
 ]
@@ -107,8 +109,8 @@ def read_archive(source: Source) -> Archive:
 
     Raises ArchiveError where records disagree with the directory, overlap, or share a name.
     """
-    directory = _locate_directory(source)
-    headers = _headers_in(source, directory)
+    directory = locate_directory(source)
+    headers = read_headers(source, directory)
     records: dict[str, Extent] = {}
     behind = 0
     headers_read = _PageReader(source)
@@ -139,13 +141,9 @@ def read_archive(source: Source) -> Archive:
     return Archive(*in_one_folder(records), warnings, stray)
 
 
-def read_directory(source: Source) -> list[Header]:
+def read_headers(source: Source, directory: Directory) -> list[Header]:
     """Return what the directory says of its records, before anything is held against it."""
-    return _headers_in(source, _locate_directory(source))
-
-
-def _headers_in(source: Source, directory: _Directory) -> list[Header]:
-    return _read_headers(source.read(directory.offset, directory.size), directory.records)
+    return _split_headers(source.read(directory.offset, directory.size), directory.records)
 
 
 def in_one_folder(records: dict[str, Extent]) -> tuple[str | None, dict[str, Extent]]:
@@ -206,7 +204,7 @@ def find_end(source: Source) -> int | None:
     return None if at < 0 else source.size - length + at
 
 
-class _Directory(NamedTuple):
+class Directory(NamedTuple):
     """Where the directory is; `behind` are the bytes that follow the archive."""
 
     offset: int
@@ -215,7 +213,8 @@ class _Directory(NamedTuple):
     behind: int
 
 
-def _locate_directory(source: Source) -> _Directory:
+def locate_directory(source: Source) -> Directory:
+    """Return where the end records say that the directory is; raise ArchiveError where they lie."""
     end = find_end(source)
     if end is None:
         raise ArchiveError("the directory at its end is not there")
@@ -232,7 +231,7 @@ def _locate_directory(source: Source) -> _Directory:
             count, size, offset = count64, size64, offset64
     if offset + size > end:
         raise ArchiveError("the directory does not end before its end record", offset=end)
-    return _Directory(offset, size, count, max(0, source.size - end - END.size - comment))
+    return Directory(offset, size, count, max(0, source.size - end - END.size - comment))
 
 
 def _read_end64(source: Source, offset: int) -> tuple[int, ...]:
@@ -249,7 +248,7 @@ def _agree(what: str, short: int, long: int, in_extra: int) -> None:
         raise ArchiveError(f"the two end records differ in the {what}: {short} and {long}")
 
 
-def _read_headers(directory: bytes, count: int) -> list[Header]:
+def _split_headers(directory: bytes, count: int) -> list[Header]:
     headers = []
     at = 0
     for _ in range(count):
@@ -324,7 +323,7 @@ def _check_local_header(pages: _PageReader, header: Header) -> int:
     return start
 
 
-def _warnings(headers: list[Header], directory: _Directory) -> Iterator[str]:
+def _warnings(headers: list[Header], directory: Directory) -> Iterator[str]:
     if any(header.flags & ENCRYPTED for header in headers):
         yield "records are marked as encrypted; torch ignores the mark, so it is ignored"
     before = min((header.offset for header in headers), default=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from ckptool.errors import CkptoolError
+from ckptool.errors import ArchiveError, CkptoolError
 from ckptool.formats.archive import Archive, find_end, in_one_folder, zip64_fields
 from ckptool.formats.archive_layout import (
     CENTRAL,
@@ -32,7 +32,7 @@ from ckptool.formats.archive_layout import (
 from ckptool.formats.container import Damage
 from ckptool.sources import Extent, Source
 
-__all__ = ["LocalRecord", "find_archive", "read_cut_archive", "walk_records"]
+__all__ = ["LocalRecord", "data_start", "find_archive", "read_cut_archive", "walk_records"]
 
 _WINDOW: Final = 1 << 20
 
@@ -65,8 +65,11 @@ def read_cut_archive(source: Source) -> Archive:
     extent ends with the file and has no CRC.
     """
     records: list[LocalRecord] = list(walk_records(source))
+    end = records[-1].end if records else 0
+    is_in_directory = source.read_up_to(end, len(CENTRAL_MAGIC)) == CENTRAL_MAGIC
     what = f"the file ends at byte {source.size:,}"
-    damage = Damage(f"{what}, before its directory", source.size)
+    place = "inside its directory" if is_in_directory else "between two records"
+    damage = Damage(f"{what}, {place}", source.size)
     folder, inside = in_one_folder({record.name: record.extent for record in records})
     rest: dict[str, Extent] = {}
     if records and not records[-1].is_whole:
@@ -74,6 +77,16 @@ def read_cut_archive(source: Source) -> Archive:
         damage = Damage(f"{what}, inside record {last!r}", source.size, last)
         rest = dict([inside.popitem()])
     return Archive(folder, inside, damage=damage, rest=rest)
+
+
+def data_start(source: Source, at: int) -> int | None:
+    """Return where the data behind a local header begins, None where no local header is."""
+    header = source.read_up_to(at, LOCAL.size) if at < source.size else b""
+    if len(header) < LOCAL.size or not header.startswith(LOCAL_MAGIC):
+        return None
+    *_, name_length, extra_length = LOCAL.unpack(header)
+    start: int = at + LOCAL.size + name_length + extra_length
+    return start if start <= source.size else None
 
 
 class LocalRecord(NamedTuple):
@@ -112,7 +125,10 @@ def _read_at(source: Source, at: int) -> LocalRecord | None:
     name = raw_name.decode("utf-8", "surrogateescape")
     if IN_EXTRA_32 in (stored_size, size) and not flags & DESCRIPTOR_FOLLOWS:
         extra = source.read(start - extra_length, extra_length)
-        size, stored_size = zip64_fields(raw_name, extra, [size, stored_size])
+        try:
+            size, stored_size = zip64_fields(raw_name, extra, [size, stored_size])
+        except ArchiveError:
+            return None
     if flags & DESCRIPTOR_FOLLOWS:
         described = _find_descriptor(source, start)
         if described is None:

@@ -36,11 +36,13 @@ class Trace:
 
     `imports` has each name, or number of a registry, by the offset of its first mention. `stops`
     says that STOP was reached, at `size` bytes. Otherwise `problem` is where it breaks its rules,
-    and names behind that are only named: nothing tells what would be done with them.
+    and names behind that are only named: nothing tells what would be done with them. `opcodes` is
+    how many were done.
     """
 
     protocol: int = 0
     size: int = 0
+    opcodes: int = 0
     stops: bool = False
     imports: dict[Global | ExtensionCode, int] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -67,7 +69,7 @@ def _run(machine: Machine, trace: Trace) -> int:
     data, handlers, limits = machine.data, HANDLERS, machine.limits
     at = 0
     try:
-        for _ in range(limits.opcodes):
+        for trace.opcodes in range(1, limits.opcodes + 1):
             code = data[at]
             after = handlers[code](machine, at + 1)
             if code in _NAMING:

@@ -66,7 +66,7 @@ def test_every_command_is_shown() -> None:
     assert list(scripts) == ["ckptool"]
     shown = {word for block in BLOCKS for word in re.findall(r"^\$ ckptool ([\w-]+)", block, re.M)}
     assert shown == {
-        "inspect", "list", "show", "check", "diff", "strip", "reset-buffers", "spec",
+        "inspect", "list", "show", "check", "diff", "strip", "reset-buffers", "scan", "spec",
     }  # fmt: skip
 
 
