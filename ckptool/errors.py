@@ -6,7 +6,7 @@
     ├── MalformedCheckpointError       the file breaks its own format
     │   ├── ArchiveError               record, offset
     │   ├── CutShortError              record, offset, whole, tensors
-    │   ├── PickleStreamError          offset, opcode, breaks_off
+    │   ├── PickleStreamError          offset, opcode, breaks_off, wanted
     │   └── TensorError                key_path, storage_key, code
     ├── LimitExceededError             limit, allowed, actual, option
     ├── EntryNotFoundError             wanted, candidates
@@ -229,16 +229,26 @@ class CutShortError(MalformedCheckpointError):
 
 
 class PickleStreamError(MalformedCheckpointError):
-    """A pickle that breaks off or does what no pickle may; `offset` is in bytes from its start."""
+    """A pickle that breaks off or does what no pickle may; `offset` is in bytes from its start.
+
+    One that breaks off would have at least `wanted` bytes.
+    """
 
     def __init__(
-        self, problem: str, *, offset: int, opcode: str | None = None, breaks_off: bool = False
+        self,
+        problem: str,
+        *,
+        offset: int,
+        opcode: str | None = None,
+        breaks_off: bool = False,
+        wanted: int = 0,
     ) -> None:
         by = f"{opcode} " if opcode is not None else ""
         super().__init__(f"pickle: {by}{problem} (at byte {offset} of the pickle)")
         self.offset = offset
         self.opcode = opcode
         self.breaks_off = breaks_off
+        self.wanted = wanted
 
 
 class TensorError(MalformedCheckpointError):

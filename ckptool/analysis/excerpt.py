@@ -45,8 +45,10 @@ def excerpt(tensor: TensorRef) -> Excerpt | None:
     if prod(tensor.shape) <= _WHOLE_UP_TO:
         chunks = list(read_elements(tensor))
         pair = (2,) if tensor.dtype.name == "complex32" else ()
-        elements = np.concatenate(chunks) if chunks else np.empty(0)
-        return Excerpt(elements.reshape((*tensor.shape, *pair)), None)
+        if not chunks:
+            # numpy has no room for a shape like (0, 1 << 62).
+            return Excerpt(np.empty(0), None)
+        return Excerpt(np.concatenate(chunks).reshape((*tensor.shape, *pair)), None)
     for edge_items in (3, 1):
         if prod(len(_kept(size, edge_items)) for size in tensor.shape) <= _CORNERS_UP_TO:
             return Excerpt(_corners(tensor, tensor.shape, tensor.data, edge_items), edge_items)

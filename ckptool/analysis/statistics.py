@@ -72,7 +72,8 @@ def statistics(tensor: TensorRef, progress: Progress = UNWATCHED) -> Statistics 
             values = _finite(block)
             squares += float(np.square(values - mean).sum())
             if 0 < width < math.inf:
-                bins = (values.astype(np.float64) - float(low)) * (HISTOGRAM_BINS / width)
+                # The inverse of a width that is subnormal would be infinite.
+                bins = (values.astype(np.float64) - float(low)) / width * HISTOGRAM_BINS
                 counts += np.bincount(
                     np.clip(bins, 0, HISTOGRAM_BINS - 1).astype(np.int64), minlength=HISTOGRAM_BINS
                 )

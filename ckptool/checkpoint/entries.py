@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ckptool.checkpoint.containers import Descent, Held, by_key
 from ckptool.checkpoint.keypath import KeyPath, display
@@ -58,6 +58,10 @@ class Defect(NamedTuple):
     error: TensorError
 
 
+# Long keys around many leaves would make paths of far more than the file has bytes.
+_CHARACTERS_OF_A_PATH: Final = 100
+
+
 @dataclass(slots=True, eq=False)
 class _Frame:
     """A container on the way down: its entries to come, and the module that it belongs to."""
@@ -91,7 +95,7 @@ def list_entries(
     found: list[Entry] = []
     frames = [_Frame(None, above, iter([Entry(above, tree)]))]
     on_the_way: dict[int, KeyPath] = {}
-    looked_at = 0
+    looked_at = characters = 0
     while frames:
         frame = frames[-1]
         entry = next(frame.below, None)
@@ -102,6 +106,10 @@ def list_entries(
         looked_at += 1
         if looked_at > most:
             raise LimitExceededError("leaves", allowed=most, actual=looked_at, option=option)
+        characters += sum(len(key) for key in entry.keys if type(key) is str)
+        if characters > _CHARACTERS_OF_A_PATH * most:
+            allowed = _CHARACTERS_OF_A_PATH * most
+            raise LimitExceededError("characters of paths", allowed=allowed, actual=characters)
         if replaced and id(entry.node) in replaced:
             entry = entry._replace(node=replaced[id(entry.node)])
         node = entry.node

@@ -32,7 +32,7 @@ from ckptool.sources import Extent, FileSource
 __all__ = ["Checkpoint", "open_checkpoint"]
 
 # Sharing can make far more places than a file has bytes; no honest file comes near its bytes.
-_LEAVES_OF_ANY_FILE = 20_000
+_LEAVES_OF_ANY_FILE = 5_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

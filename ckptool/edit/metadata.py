@@ -10,7 +10,7 @@ from ckptool.checkpoint.containers import mapping_of
 from ckptool.checkpoint.roots import Root
 from ckptool.pickling.nodes import Node, Opaque
 
-__all__ = ["FLAG_NOTE", "ancestors_of", "edited_metadata"]
+__all__ = ["FLAG_NOTE", "edited_metadata", "emptied_modules"]
 
 FLAG_NOTE: Final = "the flag that load_state_dict(assign=True) leaves in _metadata was dropped"
 
@@ -46,9 +46,15 @@ def edited_metadata(
     return _with_items(root.node.state[_METADATA], items), is_flagged
 
 
-def ancestors_of(names: Iterable[str]) -> set[str]:
-    """Return the paths of the modules that names lie in."""
-    return {name[:at] for name in names for at in _dots(name)}
+def emptied_modules(root: Root, names: Iterable[str], stay: Iterable[str]) -> set[str]:
+    """Return the modules that have a line and all of whose names go."""
+    table = _table(root) or {}
+    return _holding(names, table) - _holding(stay, table)
+
+
+def _holding(names: Iterable[str], table: Mapping[Node, Node]) -> set[str]:
+    """The modules with a line that names lie in."""
+    return {name[:at] for name in names for at in _dots(name) if name[:at] in table}
 
 
 def _dots(name: str) -> Iterator[int]:

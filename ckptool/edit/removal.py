@@ -10,7 +10,7 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import KeyPath, display
 from ckptool.checkpoint.roots import shortened
 from ckptool.edit.averages import average_names, average_roots
-from ckptool.edit.metadata import FLAG_NOTE, ancestors_of, edited_metadata
+from ckptool.edit.metadata import FLAG_NOTE, edited_metadata, emptied_modules
 from ckptool.edit.plan import Changed, Left, Plan, Removed, make_plan
 from ckptool.edit.storages import compact
 from ckptool.edit.targets import Targets
@@ -114,7 +114,7 @@ def _edit_metadata(edit: TreeEdit, targets: Targets, removal: Removal) -> Iterat
         if root is targets.root and targets.has_looked_inside:
             names = targets.names()
             stay = {name for name, keys in names.items() if not removal.is_gone(keys)}
-            modules, prefix = ancestors_of(names) - ancestors_of(stay), removal.prefix
+            modules, prefix = emptied_modules(root, names, stay), removal.prefix
             yield from _counters_missed(names, stay)
         metadata, is_flagged = edited_metadata(root, modules, prefix)
         if metadata is not None:

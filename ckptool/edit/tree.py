@@ -119,6 +119,8 @@ class TreeEdit:
         return self._changes.setdefault((id(slot.holder), slot.table), _Changes(slot.holder))
 
     def _slot(self, keys: KeyPath) -> _Slot:
+        if not keys:
+            raise EditError("it is the whole of the file", key_path="/")
         holder = self.node_at(keys[:-1])
         if id(holder) not in self._slots:
             self._slots[id(holder)] = _slots(holder)
@@ -132,7 +134,7 @@ class TreeEdit:
 def _slots(holder: Node) -> dict[Hashable, _Slot]:
     """The places that a container can be edited in, by the keys that lead to them."""
     if is_module(holder):
-        return dict(_module_slots(holder, ""))
+        return dict(_module_slots(holder, "", frozenset()))
     mapping = mapping_of(holder)
     if mapping:
         pairs = zip(by_key(mapping), mapping, strict=True)
@@ -147,8 +149,14 @@ def _slots(holder: Node) -> dict[Hashable, _Slot]:
     return {}
 
 
-def _module_slots(module: Opaque, prefix: str) -> Iterable[tuple[str, _Slot]]:
-    """The parameters and buffers of a module and those below it, by dotted names."""
+def _module_slots(
+    module: Opaque, prefix: str, above: frozenset[int]
+) -> Iterable[tuple[str, _Slot]]:
+    """The parameters and buffers of a module and those below it, by dotted names.
+
+    A module that is one of its own is walked into once; `above` are those around it.
+    """
+    above |= {id(module)}
     state = module_state(module)
     raw = {
         kind: {
@@ -161,8 +169,8 @@ def _module_slots(module: Opaque, prefix: str) -> Iterable[tuple[str, _Slot]]:
         if member.kind in _TABLES:
             key = raw[member.kind][member.name]
             yield prefix + member.name, _Slot(module, key, _TABLES[member.kind])
-        elif is_module(member.node):
-            yield from _module_slots(member.node, f"{prefix}{member.name}.")
+        elif is_module(member.node) and id(member.node) not in above:
+            yield from _module_slots(member.node, f"{prefix}{member.name}.", above)
 
 
 def _edited(changes: _Changes) -> Node:

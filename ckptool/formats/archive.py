@@ -112,6 +112,7 @@ def read_archive(source: Source) -> Archive:
     directory = locate_directory(source)
     headers = read_headers(source, directory)
     records: dict[str, Extent] = {}
+    names: set[bytes] = set()
     behind = 0
     headers_read = _PageReader(source)
     ordered = sorted(headers, key=attrgetter("offset"))
@@ -121,8 +122,10 @@ def read_archive(source: Source) -> Archive:
         if header.offset < behind:
             raise ArchiveError("overlaps the record before it", record=name, offset=header.offset)
         behind = start + header.stored_size
-        if name in records:
+        # torch takes names that differ in the case of letters for the same.
+        if (folded := header.name.lower()) in names:
             raise ArchiveError("is in the archive twice", record=name, offset=header.offset)
+        names.add(folded)
         records[name] = Extent(
             source,
             start,
@@ -157,10 +160,12 @@ def in_one_folder(records: dict[str, Extent]) -> tuple[str | None, dict[str, Ext
     return folder[:-1], {name[len(folder) :]: extent for name, extent in records.items()}
 
 
-def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> bytes:
+def read_record(
+    extent: Extent, limits: Limits, *, name: str | None = None, most: int | None = None
+) -> bytes:
     """Return a record's content, inflated where it is deflated, its CRC checked where recorded.
 
-    `most` bounds the size in bytes, by default to that of a pickle.
+    `most` bounds the size in bytes, by default to that of a pickle. `name` is for the error.
     """
     option, allowed = ("pickle-bytes", limits.pickle_bytes) if most is None else (None, most)
     if extent.size > allowed:
@@ -169,13 +174,15 @@ def read_record(extent: Extent, limits: Limits, *, most: int | None = None) -> b
         )
     data = extent.source.read(extent.offset, extent.stored_size)
     if extent.is_deflated:
-        data = _inflate(data, extent, limits)
+        data = _inflate(data, extent, limits, name)
     if extent.crc is not None and zlib.crc32(data) != extent.crc:
-        raise ArchiveError("its bytes do not have the CRC that is recorded", offset=extent.offset)
+        raise ArchiveError(
+            "its bytes do not have the CRC that is recorded", record=name, offset=extent.offset
+        )
     return data
 
 
-def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
+def _inflate(data: bytes, extent: Extent, limits: Limits, name: str | None) -> bytes:
     if extent.size > limits.inflation * extent.stored_size + 1024:
         raise LimitExceededError(
             "bytes per deflated byte",
@@ -187,9 +194,13 @@ def _inflate(data: bytes, extent: Extent, limits: Limits) -> bytes:
     try:
         content = inflater.decompress(data, extent.size + 1)
     except zlib.error as error:
-        raise ArchiveError(f"cannot be inflated: {error}", offset=extent.offset) from error
+        raise ArchiveError(
+            f"cannot be inflated: {error}", record=name, offset=extent.offset
+        ) from error
     if len(content) != extent.size:
-        raise ArchiveError("inflates to another size than is recorded", offset=extent.offset)
+        raise ArchiveError(
+            "inflates to another size than is recorded", record=name, offset=extent.offset
+        )
     return content
 
 
@@ -311,12 +322,12 @@ def _check_local_header(pages: _PageReader, header: Header) -> int:
     if IN_EXTRA_32 in (stored_size, size):
         extra = pages.read(header.offset + length, extra_length)
         size, stored_size = zip64_fields(header.name, extra, [size, stored_size])
-    agrees = method == header.method
-    # With a descriptor, sizes and CRC were not known yet when the local header was written.
-    if not flags & DESCRIPTOR_FOLLOWS:
-        sizes = (crc, stored_size, size)
-        agrees = agrees and sizes == (header.crc, header.stored_size, header.size)
-    if not agrees:
+    local = (crc, stored_size, size)
+    # With a descriptor, sizes and CRC may not have been known yet when it was written.
+    unknown = (0, IN_EXTRA_32) if flags & DESCRIPTOR_FOLLOWS else ()
+    told = (header.crc, header.stored_size, header.size)
+    agrees = all(a == b or a in unknown for a, b in zip(local, told, strict=True))
+    if method != header.method or not agrees:
         raise ArchiveError(
             "its local header and the directory differ", record=name, offset=header.offset
         )

@@ -53,6 +53,7 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
 
 def _storage_reader(extents: dict[str, Extent], limits: Limits) -> Interpreter:
     known: dict[int, tuple[Node, StorageRef | None]] = {}
+    texts: dict[int, tuple[Node, Node]] = {}
 
     def interpret(node: Opaque) -> Node:
         if len(node.args) != 1:
@@ -60,14 +61,23 @@ def _storage_reader(extents: dict[str, Extent], limits: Limits) -> Interpreter:
         kept = node.args[0]
         # The same bytes are the same storage; they are held, so that no others get their identity.
         if id(kept) not in known:
-            known[id(kept)] = kept, _read_storage(kept, extents, limits)
+            known[id(kept)] = kept, _read_storage(_bytes_of(kept, texts), extents, limits)
         return known[id(kept)][1] or node
 
     return interpret
 
 
-def _read_storage(kept: Node, extents: dict[str, Extent], limits: Limits) -> StorageRef | None:
-    data = literal(kept)
+def _bytes_of(kept: Node, texts: dict[int, tuple[Node, Node]]) -> Node:
+    """What a call of `_codecs.encode` gives: the same bytes each time that it has the same text."""
+    if type(kept) is not Opaque or not kept.args:
+        return literal(kept)
+    text = kept.args[0]
+    if id(text) not in texts:
+        texts[id(text)] = text, literal(kept)
+    return texts[id(text)][1]
+
+
+def _read_storage(data: Node, extents: dict[str, Extent], limits: Limits) -> StorageRef | None:
     if type(data) is not bytes:
         return None
     try:

@@ -74,7 +74,7 @@ class JsonPart(NamedTuple):
 
 def read_json(archive: Archive, record: str, limits: Limits) -> JsonPart:
     """Return the whole JSON of a record; raise ArchiveError where it is none."""
-    data = read_record(archive.records[record], limits, most=limits.header_bytes)
+    data = read_record(archive.records[record], limits, name=record, most=limits.header_bytes)
     try:
         return JsonPart(record, "", json.loads(data.decode()))
     except RecursionError as error:

@@ -241,7 +241,7 @@ def _read_pickle_at(
         try:
             return read_pickle(window, calls=REBUILD_CALLS, resolve=resolve, limits=limits)
         except PickleStreamError as error:
-            if not error.breaks_off or len(window) < asked:
+            if not error.breaks_off or len(window) < asked or error.wanted > source.size - at:
                 raise
         if asked > limits.pickle_bytes:
             raise LimitExceededError(

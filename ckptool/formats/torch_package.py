@@ -42,7 +42,7 @@ def read_torch_package(source: FileSource, archive: Archive, limits: Limits) -> 
     for name, extent in archive.records.items():
         if name.startswith(_HIDDEN) or name.endswith((".py", "/")) or name == _BYTEORDER:
             continue
-        data = read_record(extent, limits)
+        data = read_record(extent, limits, name=name)
         try:
             pickle = read_pickle(
                 data,

@@ -48,7 +48,7 @@ def read_torch_zip(source: FileSource, archive: Archive, limits: Limits) -> Cont
         if name.startswith(_STORAGES) and name != _STORAGES
     }
     table = StorageTable(extents, byteorder)
-    data = read_record(archive.records[PICKLE], limits)
+    data = read_record(archive.records[PICKLE], limits, name=PICKLE)
     pickle = read_pickle(data, calls=REBUILD_CALLS, resolve=table.resolver(), limits=limits)
     return Container(
         source=source,
@@ -136,7 +136,7 @@ def read_byteorder(archive: Archive, limits: Limits) -> ByteOrder:
     record = archive.records.get(_BYTEORDER)
     if record is None:
         return "little"
-    match read_record(record, limits, most=64):
+    match read_record(record, limits, name=_BYTEORDER, most=64):
         case b"little":
             return "little"
         case b"big":

@@ -53,7 +53,7 @@ def read_torchscript(source: FileSource, archive: Archive, limits: Limits) -> Co
     for name, extent in archive.records.items():
         if name.endswith(_PICKLES) and "/" not in name and name != _TRACED_INPUTS:
             pickles[name] = read_pickle(
-                read_record(extent, limits),
+                read_record(extent, limits, name=name),
                 calls={**REBUILD_CALLS, **_TYPED_LISTS},
                 resolve=table.resolver(_key_in(name.removesuffix(_PICKLES))),
                 limits=limits,
@@ -116,7 +116,7 @@ def _read_classes(archive: Archive, limits: Limits) -> Iterator[tuple[Global, Mo
         if not name.startswith(_CODE) or not name.endswith(".py"):
             continue
         module = name.removeprefix(_CODE).removesuffix(".py").replace("/", ".")
-        source = read_record(extent, limits, most=left).decode("utf-8", "replace")
+        source = read_record(extent, limits, name=name, most=left).decode("utf-8", "replace")
         left -= len(source)
         for match in _CLASS.finditer(source):
             body = match[2]

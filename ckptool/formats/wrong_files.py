@@ -13,6 +13,7 @@ from shlex import quote
 from typing import Final, NamedTuple
 
 from ckptool.errors import (
+    ArchiveError,
     CkptoolError,
     FileKind,
     MalformedCheckpointError,
@@ -212,6 +213,12 @@ def _refuse_markup(head: bytes) -> None:
 def name_wrong_zip(archive: Archive) -> CkptoolError:
     """The error for a zip that holds no checkpoint as torch writes them."""
     names = [name for name in archive.records if not name.endswith("/")]
+    pickle = next((name for name in names if name.endswith("/data.pkl")), None)
+    if pickle is not None:
+        folder = pickle.removesuffix("data.pkl")
+        other = next(name for name in names if not name.startswith(folder))
+        problem = f"is not in {folder}, where torch needs all records to be"
+        return ArchiveError(problem, record=other, offset=archive.records[other].offset)
     inside = _checkpoint_in(archive)
     if inside is not None:
         return NotACheckpointError(

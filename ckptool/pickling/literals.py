@@ -36,7 +36,10 @@ def literal(node: Node) -> Node:
         case "bytearray", (argument,) if type(data := literal(argument)) is bytes:
             return bytearray(data)
         case "complex", (int() | float() as real, int() | float() as imaginary):
-            return complex(real, imaginary)
+            try:
+                return complex(real, imaginary)
+            except OverflowError:  # an integer that is no float
+                return node
     return node
 
 

@@ -2,8 +2,8 @@
 
 A handler takes the machine and the position behind the opcode and returns the position behind its
 argument. None of them imports, looks up or calls anything that the stream names. What a stream may
-not do raises one of the built-in exceptions in `MISUSE`, or EOFError where the stream breaks off;
-the reader gives them their offset.
+not do raises one of the built-in exceptions in `MISUSE`, or EOFError where the stream breaks off,
+with the length that it should have, if that is known; the reader gives them their offset.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ Table: TypeAlias = dict[str, tuple[bytes, Handler]]
 
 def take(machine: Machine, start: int, end: int) -> bytes:
     """Return the stream's bytes of a string; EOFError where it ends before that."""
+    if end > len(machine.data):
+        raise EOFError(end)
     if end - start > machine.limits.string_bytes:
         raise LimitExceededError(
             "bytes in one string",
@@ -75,8 +77,6 @@ def take(machine: Machine, start: int, end: int) -> bytes:
             actual=end - start,
             option="string-bytes",
         )
-    if end > len(machine.data):
-        raise EOFError
     return machine.data[start:end]
 
 
@@ -97,6 +97,8 @@ def unsigned(machine: Machine, at: int, width: int) -> int:
 
 def integer(machine: Machine, start: int, end: int) -> int:
     """Return a little-endian integer in two's complement."""
+    if end > len(machine.data):
+        raise EOFError(end)
     if end - start > machine.limits.integer_bytes:
         raise LimitExceededError(
             "bytes in one integer",

@@ -42,6 +42,16 @@ class Global(NamedTuple):
     module: str
     name: str
 
+    def __eq__(self, other: object) -> bool:
+        """A name is not the plain pair of its parts, which can be a key beside it."""
+        return type(other) is Global and tuple.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return tuple.__hash__(self)
+
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
 

@@ -20,11 +20,13 @@ def intern(machine: Machine, reference: Global) -> Global:
 
 
 def receiver(target: Node) -> Opaque:
-    """The object that items or a state are for: an opaque one, or the call behind a tensor."""
-    opaque = target if type(target) is Opaque else getattr(target, "node", None)
-    if type(opaque) is not Opaque or opaque.construction == "frozenset":
+    """The object that items or a state are for.
+
+    A tensor takes none: they would change its elements, or put others in their place.
+    """
+    if type(target) is not Opaque or target.construction == "frozenset":
         raise TypeError(f"does not fit a {type(target).__name__}")
-    return opaque
+    return target
 
 
 def _global(machine: Machine, at: int) -> int:

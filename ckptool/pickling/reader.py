@@ -126,7 +126,8 @@ def failure(error: Exception, machine: Machine, offset: int) -> CkptoolError:
         return error
     data = machine.data
     if offset + 1 >= len(data) or isinstance(error, (EOFError, struct.error)):
-        return PickleStreamError("breaks off", offset=len(data), breaks_off=True)
+        wanted = error.args[0] if isinstance(error, EOFError) and error.args else len(data) + 1
+        return PickleStreamError("breaks off", offset=len(data), breaks_off=True, wanted=wanted)
     if isinstance(error, KeyError):
         problem = f"refers to memo entry {error.args[0]}, which was never made"
     elif isinstance(error, IndexError):

@@ -81,8 +81,9 @@ def _proto(machine: Machine, at: int) -> int:
 
 
 def _frame(machine: Machine, at: int) -> int:
-    if at + 8 + unsigned(machine, at, 8) > len(machine.data):
-        raise EOFError
+    end = at + 8 + unsigned(machine, at, 8)
+    if end > len(machine.data):
+        raise EOFError(end)
     return at + 8
 
 

@@ -28,8 +28,10 @@ from ckptool.tensors.refs import StorageRef, TensorRef, storage_in
 __all__ = ["Leaves", "leaf_text", "leaf_type", "plain"]
 
 _ARRAY_ELEMENTS: Final = 1_000
-_PARTS_OF_ONE_LEAF: Final = 1_000_000
-_CHARACTERS_OF_LEAVES: Final = 100_000_000
+# Of what was shown before: with sharing it can be far more than the file has bytes.
+_PARTS_SHOWN_AGAIN: Final = 100_000
+_CHARACTERS_OF_A_PART: Final = 100
+_CHARACTERS_OF_LEAVES: Final = 50_000_000
 
 
 def leaf_type(node: Node) -> str:
@@ -104,6 +106,7 @@ class _Level:
     node: Node
     into: Any
     parts: Iterator[tuple[str | None, Node]]
+    is_shown_again: bool = False
 
 
 def plain(node: Node, *, whole: bool = False) -> Any:
@@ -117,7 +120,9 @@ def plain(node: Node, *, whole: bool = False) -> Any:
     top: list[Any] = []
     levels = [_Level(None, top, iter([(None, node)]))]
     above: set[int] = set()
-    count = 0
+    # With the nodes, so that no other can have the identity of one that is gone.
+    opened: dict[int, Node] = {}
+    again = 0
     while levels:
         level = levels[-1]
         key, child = next(level.parts, (None, _END))
@@ -125,15 +130,21 @@ def plain(node: Node, *, whole: bool = False) -> Any:
             levels.pop()
             above.discard(id(level.node))
             continue
-        count += 1
-        if count > _PARTS_OF_ONE_LEAF:
-            raise LimitExceededError("parts of one leaf", allowed=_PARTS_OF_ONE_LEAF, actual=count)
+        again += level.is_shown_again
+        if isinstance(child, str | bytes | bytearray) and len(child) > _CHARACTERS_OF_A_PART:
+            again += len(child) // _CHARACTERS_OF_A_PART if id(child) in opened else 0
+            opened[id(child)] = child
+        if again > _PARTS_SHOWN_AGAIN:
+            raise LimitExceededError(
+                "parts of a leaf shown again", allowed=_PARTS_SHOWN_AGAIN, actual=again
+            )
         written: Any = {"cycle": True}
         if id(child) not in above:
             written, parts = _opened(child, whole)
             if parts is not None:
-                levels.append(_Level(child, written, iter(parts)))
+                levels.append(_Level(child, written, iter(parts), id(child) in opened))
                 above.add(id(child))
+                opened[id(child)] = child
         if key is None:
             level.into.append(written)
         else:

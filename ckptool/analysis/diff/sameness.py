@@ -28,6 +28,8 @@ _STEPS: Final = 1_000_000
 _BYTES_OF_A_STEP: Final = 1_000
 # What two plain values cost.
 _CHEAP: Final = 2
+# Behind so many the cheap ones are remembered too: there may be a cycle of them.
+_MANY_STEPS: Final = 10_000
 _SIZED: Final = frozenset({list, tuple, dict})
 # Of tuples in sets; with sharing, more of either could be more than there is time for.
 _LEVELS: Final = 2
@@ -83,7 +85,7 @@ class Sameness:
                 # What was taken to be the same on the way was not shown to be.
                 self._same.clear()
                 return False
-            if cost > _CHEAP:
+            if cost > _CHEAP or self._steps > _MANY_STEPS:
                 self._kept += (a, b)
                 self._same[self._top(id(a))] = self._top(id(b))
             pending.extend(zip(parts, other_parts, strict=True))

@@ -123,7 +123,8 @@ def _trace_at(source: Source, at: int, contents: Contents) -> Trace:
         asked = min(length, most)
         window = source.read_up_to(at, asked)
         trace = contents.trace(window)
-        breaks_off = isinstance(trace.problem, PickleStreamError) and trace.problem.breaks_off
+        problem = trace.problem
+        breaks_off = isinstance(problem, PickleStreamError) and problem.breaks_off
         if not breaks_off or len(window) < asked or asked == most:
             return trace
         length *= _WINDOW_GROWTH

@@ -61,7 +61,7 @@ _Rule: TypeAlias = Callable[[_Names], Verdict | None]
 def _spellings(written: Global) -> _Names:
     # Pickles of protocols below 3 name modules as Python 2 did; what loads them translates.
     module, name = NAME_MAPPING.get((written.module, written.name), written)
-    if (module, name) == written:
+    if (module, name) == tuple(written):
         module = IMPORT_MAPPING.get(module, module)
     return _Names(written, Global(module, name))
 

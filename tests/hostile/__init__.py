@@ -1,0 +1,1 @@
+"""Files built to fool or to exhaust whoever reads them."""
