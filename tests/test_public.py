@@ -36,14 +36,15 @@ def test_the_promise_is_these_names() -> None:
         "AbsentTensor", "Alignment", "AmbiguousRootError", "ArchiveError", "Changed", "Check",
         "Checkpoint", "CkptoolError", "Classification", "ClassifiedEntry", "Contents",
         "CutShortError", "Diff", "EditError", "Entry", "EntryConflictError", "EntryNotFoundError",
-        "Figures", "FileKind", "Finding", "InputError", "LeafDiff", "Left", "LimitExceededError", "Limits",
-        "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
+        "Figures", "FileKind", "Finding", "InputError", "LeafDiff", "Left", "LimitExceededError",
+        "Limits", "MalformedCheckpointError", "Model", "ModelMatch", "ModelSpec", "ModuleSpec",
         "NotACheckpointError", "OutputError", "Overview", "PickleStreamError", "Plan", "Removed",
-        "Scan", "ScanFinding", "ScannedFile", "ScannedPickle", "SharedStorageError", "Side", "SpecError", "StateDict", "StorageRef", "StrictLoad",
-        "TensorDiff", "TensorError", "TensorRef", "TensorSpec", "UnsupportedFormatError",
-        "Values", "Written", "check", "classify", "diff", "hash_tensor", "list_contents",
-        "load_model_spec", "open_checkpoint", "overview", "plan_reset_buffers", "plan_strip",
-        "read_bytes", "read_elements", "scan", "write_checkpoint",
+        "Scan", "ScanFinding", "ScannedFile", "ScannedPickle", "SharedStorageError", "Side",
+        "SpecError", "StateDict", "StorageRef", "StrictLoad", "TensorDiff", "TensorError",
+        "TensorRef", "TensorSpec", "UnsupportedFormatError", "Values", "Written", "check",
+        "classify", "diff", "hash_tensor", "list_contents", "load_model_spec", "open_checkpoint",
+        "overview", "plan_reset_buffers", "plan_strip", "read_bytes", "read_elements", "scan",
+        "write_checkpoint",
     ]  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from ckptool.cli.options import (
 )
 from ckptool.cli.output import print_json, print_lines, print_rich, print_warnings, terminal_width
 from ckptool.cli.progress import ProgressBar
+from ckptool.errors import about
 
 __all__ = ["inspect", "list_tensors", "show"]
 
@@ -72,7 +73,10 @@ def inspect(
         else:
             from ckptool.render.text import inspection
 
-            view = inspection(overview(found), unfold=unfold, as_tree=tree, width=terminal_width())
+            with about(path):
+                view = inspection(
+                    overview(found), unfold=unfold, as_tree=tree, width=terminal_width()
+                )
             print_rich(view, no_color=no_color)
             print_warnings(found.checkpoint.warnings)
 
@@ -142,7 +146,9 @@ def show(
         else:
             from ckptool.render.showing import details_view
 
-            print_rich(details_view(found), no_color=no_color)
+            with about(path):
+                view = details_view(found)
+            print_rich(view, no_color=no_color)
 
 
 def _contents(

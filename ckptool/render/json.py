@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from ckptool.analysis.details import Detail
@@ -14,9 +14,9 @@ from ckptool.checkpoint.entries import Entry
 from ckptool.checkpoint.keypath import display_key
 from ckptool.checkpoint.opening import Checkpoint
 from ckptool.classification.roles import AbsentTensor, ClassifiedEntry
-from ckptool.errors import CkptoolError, FileKind
+from ckptool.errors import CkptoolError, FileKind, about
 from ckptool.render.excerpts import excerpt_text
-from ckptool.render.leaves import leaf_type, plain
+from ckptool.render.leaves import Repeats, leaf_type, plain
 from ckptool.tensors.refs import Components, NoData, Strided, TensorRef
 
 if TYPE_CHECKING:
@@ -79,7 +79,14 @@ def overview_document(
     overview: Overview, command: str, found: Check | None = None
 ) -> dict[str, Any]:
     """What `inspect` and `list` say, and `check` with what it found."""
+    with about(overview.checkpoint.path):
+        return _overview(overview, command, found)
+
+
+def _overview(overview: Overview, command: str, found: Check | None) -> dict[str, Any]:
     checkpoint = overview.checkpoint
+    repeats = Repeats()
+    paths = {id(one.entry): one.entry.path for one in overview.entries}
     sizes = overview.sizes
     match = overview.contents.match
     return {
@@ -103,9 +110,9 @@ def overview_document(
         "globals": [str(name) for name in overview.foreign_globals],
         "model": match and _model(match),
         "strict_load": match and _strict_load(match),
-        "entries": [_entry(one, overview) for one in overview.entries if one.entry.tensor],
+        "entries": [_entry(one, overview, paths) for one in overview.entries if one.entry.tensor],
         "absent": [_absent(one) for one in overview.contents.absent],
-        "leaves": [_leaf(entry) for entry in checkpoint.entries if entry.tensor is None],
+        "leaves": [_leaf(entry, repeats) for entry in checkpoint.entries if entry.tensor is None],
         "totals": {
             name: {"count": total.count, "bytes": total.nbytes}
             for name in get_args(TotalName)
@@ -187,6 +194,12 @@ def _warn_of_ties(overview: Overview) -> Iterator[str]:
 
 def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[str, Any]:
     """What `show` says: values are text, as a person would see them."""
+    with about(checkpoint.path):
+        return _details(checkpoint, details)
+
+
+def _details(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[str, Any]:
+    repeats = Repeats()
     return {
         "ckptool": VERSION,
         "command": "show",
@@ -203,7 +216,9 @@ def details_document(checkpoint: Checkpoint, details: Sequence[Detail]) -> dict[
             if detail.entry.tensor is not None
         ],
         "leaves": [
-            _leaf(detail.entry, whole=True) for detail in details if detail.entry.tensor is None
+            _leaf(detail.entry, repeats, whole=True)
+            for detail in details
+            if detail.entry.tensor is None
         ],
     }
 
@@ -219,11 +234,11 @@ def _roots(overview: Overview) -> Iterator[dict[str, Any]]:
         }
 
 
-def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
+def _entry(one: ClassifiedEntry, overview: Overview, paths: Mapping[int, str]) -> dict[str, Any]:
     entry, tensor = one.entry, one.entry.tensor
     return {
         "keys": _keys(entry),
-        "path": entry.path,
+        "path": paths[id(entry)],
         "name": one.name,
         "in_root": one.name is not None,
         "role": one.role,
@@ -234,7 +249,7 @@ def _entry(one: ClassifiedEntry, overview: Overview) -> dict[str, Any]:
         "use": one.use,
         **({} if tensor is None else _tensor(tensor)),
         "tied_with": [
-            other.path
+            paths.get(id(other)) or other.path
             for other in overview.ties.get(id(entry), ())[: _TIES_NAMED + 1]
             if other is not entry
         ],
@@ -274,12 +289,12 @@ def _components(data: Components) -> list[dict[str, Any]]:
     ]
 
 
-def _leaf(entry: Entry, *, whole: bool = False) -> dict[str, Any]:
+def _leaf(entry: Entry, repeats: Repeats, *, whole: bool = False) -> dict[str, Any]:
     return {
         "keys": _keys(entry),
         "path": entry.path,
         "type": leaf_type(entry.node),
-        "value": plain(entry.node, whole=whole),
+        "value": plain(entry.node, whole=whole, repeats=repeats),
     }
 
 

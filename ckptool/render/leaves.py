@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
 from ckptool.checkpoint.containers import key_at, set_items
@@ -25,7 +25,7 @@ from ckptool.render.escape import visible
 from ckptool.tensors.arrays import ArrayValue, read_array
 from ckptool.tensors.refs import StorageRef, TensorRef, storage_in
 
-__all__ = ["Leaves", "leaf_text", "leaf_type", "plain"]
+__all__ = ["Leaves", "Repeats", "leaf_text", "leaf_type", "plain"]
 
 _ARRAY_ELEMENTS: Final = 1_000
 # Of what was shown before: with sharing it can be far more than the file has bytes.
@@ -109,20 +109,36 @@ class _Level:
     is_shown_again: bool = False
 
 
-def plain(node: Node, *, whole: bool = False) -> Any:
+@dataclass(slots=True)
+class Repeats:
+    """What the leaves of one document have shown so far, and how much of it again."""
+
+    # With the nodes, so that no other can have the identity of one that is gone.
+    shown: dict[int, Node] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, parts: int) -> None:
+        """Count parts that were shown before; raise LimitExceededError where they are too many."""
+        self.count += parts
+        if self.count > _PARTS_SHOWN_AGAIN:
+            raise LimitExceededError(
+                "parts of leaves shown again", allowed=_PARTS_SHOWN_AGAIN, actual=self.count
+            )
+
+
+def plain(node: Node, *, whole: bool = False, repeats: Repeats | None = None) -> Any:
     """Return a node as dicts, lists and scalars that strict JSON has.
 
     Bytes become hexadecimal text; objects become their parts by name. A place that leads back
     to a container above it becomes `{"cycle": true}`. The elements of arrays of more than a
     thousand are left out, and None, unless they are asked for with `whole`. Raises
-    LimitExceededError where sharing makes more parts than can be written.
+    LimitExceededError where sharing makes more parts than can be written; `repeats` counts them
+    over the leaves of a document.
     """
+    repeats = repeats or Repeats()
     top: list[Any] = []
     levels = [_Level(None, top, iter([(None, node)]))]
     above: set[int] = set()
-    # With the nodes, so that no other can have the identity of one that is gone.
-    opened: dict[int, Node] = {}
-    again = 0
     while levels:
         level = levels[-1]
         key, child = next(level.parts, (None, _END))
@@ -130,21 +146,19 @@ def plain(node: Node, *, whole: bool = False) -> Any:
             levels.pop()
             above.discard(id(level.node))
             continue
-        again += level.is_shown_again
+        if level.is_shown_again:
+            repeats.add(1)
         if isinstance(child, str | bytes | bytearray) and len(child) > _CHARACTERS_OF_A_PART:
-            again += len(child) // _CHARACTERS_OF_A_PART if id(child) in opened else 0
-            opened[id(child)] = child
-        if again > _PARTS_SHOWN_AGAIN:
-            raise LimitExceededError(
-                "parts of a leaf shown again", allowed=_PARTS_SHOWN_AGAIN, actual=again
-            )
+            if id(child) in repeats.shown:
+                repeats.add(len(child) // _CHARACTERS_OF_A_PART)
+            repeats.shown[id(child)] = child
         written: Any = {"cycle": True}
         if id(child) not in above:
             written, parts = _opened(child, whole)
             if parts is not None:
-                levels.append(_Level(child, written, iter(parts), id(child) in opened))
+                levels.append(_Level(child, written, iter(parts), id(child) in repeats.shown))
                 above.add(id(child))
-                opened[id(child)] = child
+                repeats.shown[id(child)] = child
         if key is None:
             level.into.append(written)
         else:

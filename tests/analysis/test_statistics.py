@@ -115,3 +115,12 @@ def test_packed_elements_have_no_figures(tmp_path: Path) -> None:
 def test_numbers_too_large_to_be_squared_warn_nobody(tmp_path: Path) -> None:
     figures = figures_of(tmp_path, torch.tensor([1e308, -1e308, 1e308], dtype=torch.float64))
     assert (figures.maximum, figures.deviation) == (1e308, math.inf)
+
+
+@pytest.mark.parametrize("span", [5e-324, 1e-310, 2.2e-308])
+def test_values_that_lie_less_than_a_normal_number_apart_have_a_histogram(
+    span: float, tmp_path: Path
+) -> None:
+    figures = figures_of(tmp_path, torch.tensor([0.0, span], dtype=torch.float64))
+    assert (figures.minimum, figures.maximum) == (0.0, span)
+    assert sum(figures.histogram) == 2

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ckptool.errors import LimitExceededError, PickleStreamError
 from ckptool.pickling.limits import Limits
+from ckptool.pickling.literals import literal
 from ckptool.pickling.nodes import (
     ExtensionCode,
     Global,
@@ -527,3 +528,24 @@ def test_children_are_those_that_a_walker_must_see() -> None:
     assert sorted(seen) == [1, 2, 3, 4, 5, 6]
     assert list(children(PersistentId(7))) == [7]
     assert list(children(OrderedDict())) == []
+
+
+def test_a_name_is_not_the_pair_of_its_parts() -> None:
+    tree = tree_of(b"}(cm\nC\nK\x01X\1\0\0\0mX\1\0\0\0C\x86K\x02u")
+    assert list(tree.values()) == [1, 2]
+    name, pair = tree
+    assert (name == pair, pair == name, name != pair) == (False, False, True)
+    assert name == Global("m", "C")
+
+
+def test_a_complex_number_that_is_none_stays_a_call() -> None:
+    node = tree_of(b"cbuiltins\ncomplex\n", builders.long4(1 << 5000), b"K\1\x86R")
+    assert literal(node) is node
+
+
+def test_a_length_that_lies_breaks_off_whatever_the_limits_say() -> None:
+    for opcode, width in ((b"\x8d", 8), (b"\x8e", 8), (b"X", 4), (b"B", 4)):
+        with pytest.raises(PickleStreamError) as caught:
+            tree_of(opcode + b"\xff" * width)
+        assert caught.value.breaks_off
+        assert caught.value.wanted >= (1 << 8 * width) - 1

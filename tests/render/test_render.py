@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptool import list_contents, open_checkpoint, overview
+from ckptool.errors import LimitExceededError
 from ckptool.pickling.nodes import ExtensionCode, Global, Opaque, OutOfBandBuffer, PersistentId
 from ckptool.render.escape import visible
 from ckptool.render.folding import fold
 from ckptool.render.json import dumps, overview_document
-from ckptool.render.leaves import leaf_type, plain
+from ckptool.render.leaves import Repeats, leaf_type, plain
 from ckptool.render.listing import listing
 from ckptool.render.natural import natural_count, natural_size
-from tests import strategies
-from tests.builders import torch_zip
+from tests import builders, strategies
+from tests.builders import Call, to_pickle, torch_zip
+from tests.running import run
 
 # Escaping --------------------------------------------------------------------------------------
 
@@ -198,3 +201,46 @@ def test_any_tree_can_be_written_as_json_and_as_lines(
 
 def _refuse(name: str) -> object:
     raise AssertionError(name)
+
+
+def doubled(times: int, inner: object = "x") -> list[object]:
+    shared: list[object] = [inner]
+    for _ in range(times):
+        shared = [shared, shared]
+    return shared
+
+
+def test_a_leaf_of_any_size_is_shown_and_one_of_endless_repeats_is_not() -> None:
+    large = list(range(500_000))
+    assert plain(large) == large
+    assert plain(doubled(10))
+    with pytest.raises(LimitExceededError) as caught:
+        plain(doubled(30))
+    assert caught.value.limit == "parts of leaves shown again"
+
+
+def test_a_text_in_many_places_counts_by_its_length() -> None:
+    text = "x" * 1_000_000
+    assert plain([text] * 5) == [text] * 5
+    with pytest.raises(LimitExceededError):
+        plain([text] * 50)
+
+
+def test_what_leaves_repeat_is_counted_over_all_of_a_document() -> None:
+    repeats = Repeats()
+    shared = doubled(12)
+    with pytest.raises(LimitExceededError):
+        all(plain(shared, repeats=repeats) for _ in range(100))
+    assert plain(shared)
+
+
+@pytest.mark.parametrize("command", [("list", "--json"), ("inspect",), ("show", "*")])
+def test_the_error_of_a_leaf_that_cannot_be_shown_names_the_file(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.pkl"
+    opaque = Call(builders.Global("mine", "X"), (doubled(30),))
+    path.write_bytes(to_pickle({"x": opaque}))
+    name, *more = command
+    result = run(name, path, *more)
+    assert (result.code, result.err.partition(": more")[0]) == (2, f"error: {path}")
