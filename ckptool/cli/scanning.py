@@ -8,6 +8,7 @@ import typer
 
 from ckptool.cli.options import AsJson, LimitsOption, NoColor, PathArgument, limits_of
 from ckptool.cli.output import print_json, print_notes, print_rich, terminal_width
+from ckptool.cli.progress import waiting
 
 __all__ = ["scan"]
 
@@ -50,7 +51,8 @@ def scan(
 
     if as_json and as_sarif:
         raise typer.BadParameter("--json and --sarif exclude each other")
-    found = scanned(path, limits=limits_of(limits))
+    with waiting(f"scanning {path}"):
+        found = scanned(path, limits=limits_of(limits))
     is_failed = found.has_at_least(fail_on)
     if as_json:
         from ckptool.render.scan_json import scan_document

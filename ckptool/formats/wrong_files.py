@@ -216,7 +216,7 @@ def name_wrong_zip(archive: Archive) -> CkptoolError:
     pickle = next((name for name in names if name.endswith("/data.pkl")), None)
     if pickle is not None:
         folder = pickle.removesuffix("data.pkl")
-        other = next(name for name in names if not name.startswith(folder))
+        other = next(name for name in archive.records if not name.startswith(folder))
         problem = f"is not in {folder}, where torch needs all records to be"
         return ArchiveError(problem, record=other, offset=archive.records[other].offset)
     inside = _checkpoint_in(archive)

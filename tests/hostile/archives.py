@@ -449,6 +449,7 @@ RECORDS: Final = (
         Opens(),
     ),
     _extra("name-empty", "a record has no name", "", _outside("")),
+    _extra("name-of-another-folder", "a record names another folder", "b/", _outside("b/")),
     _extra("name-of-only-the-folder", "a record is named archive/", "archive/", Opens()),
     _extra(
         "name-with-escapes",
