@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from ckptool.analysis.scan.parts import Contents, Part, head_of, part_of
 from ckptool.analysis.scan.streams import is_hidden_pickle, look_into_stray
-from ckptool.errors import CkptoolError, MalformedCheckpointError
+from ckptool.errors import CkptoolError, LimitExceededError, MalformedCheckpointError
 from ckptool.formats.archive import Archive, locate_directory, read_archive, read_headers
 from ckptool.formats.archive_layout import DEFLATED, ENCRYPTED, LOCAL_MAGIC
 from ckptool.formats.damaged_archive import data_start, walk_records
@@ -80,7 +80,7 @@ def _look_into_record(
     is_known = False
     try:
         is_known = look(inner, contents)
-    except MalformedCheckpointError as error:
+    except (MalformedCheckpointError, LimitExceededError) as error:
         contents.note_error(error, inner)
     if len(contents.pickles) > before and not is_expected(name):
         message = "a pickle that torch.load does not read stands beside the one that it does"

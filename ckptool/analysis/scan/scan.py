@@ -14,6 +14,7 @@ from ckptool.analysis.scan.result import Scan, ScanFinding, ScannedFile
 from ckptool.errors import (
     FileKind,
     InputError,
+    LimitExceededError,
     MalformedCheckpointError,
     NotACheckpointError,
     about,
@@ -79,7 +80,7 @@ def _scan_source(source: FileSource, limits: Limits) -> ScannedFile:
     contents = Contents.of(source, limits)
     try:
         look_into(Part(source), contents)
-    except MalformedCheckpointError as error:
+    except (MalformedCheckpointError, LimitExceededError) as error:
         contents.note_error(error, Part(source))
         contents.is_known = True
     if not contents.is_known:
