@@ -24,7 +24,7 @@ from tests.fuzz.seeds import Kind, Seed, pickles, seeds
 from tests.fuzz.sharding import Tally, run_chunk, smallest
 from tests.fuzz.steps import STEPS, Step
 from tests.fuzz.streams import parts_of
-from tests.fuzz.trying import Bounds, Fault, try_step, peak_memory
+from tests.fuzz.trying import Bounds, Fault, peak_memory, try_step
 
 SEEDS = {seed.name: seed for seed in seeds()}
 SOUND = [seed for seed in seeds() if seed.name != "zip-around"]
