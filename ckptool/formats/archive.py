@@ -216,11 +216,16 @@ def find_end(source: Source) -> int | None:
 
 
 class Directory(NamedTuple):
-    """Where the directory is; `behind` are the bytes that follow the archive."""
+    """Where the directory is, and where the end records begin and end.
+
+    `behind` are the bytes that follow the archive and its comment.
+    """
 
     offset: int
     size: int
     records: int
+    ends_from: int
+    ends_to: int
     behind: int
 
 
@@ -232,17 +237,20 @@ def locate_directory(source: Source) -> Directory:
     (_, disk, start_disk, _, count, size, offset, comment) = END.unpack(source.read(end, END.size))
     if (disk, start_disk) not in ((0, 0), (IN_EXTRA_16, IN_EXTRA_16)):
         raise ArchiveError("the archive is split over several files", offset=end)
+    ends_from = end
     if end >= LOCATOR64.size:
         magic, _, end64, _ = LOCATOR64.unpack(source.read(end - LOCATOR64.size, LOCATOR64.size))
         if magic == LOCATOR64_MAGIC:
             *_, count64, size64, offset64 = _read_end64(source, end64)
+            ends_from = end64
             _agree("number of records", count, count64, IN_EXTRA_16)
             _agree("size of the directory", size, size64, IN_EXTRA_32)
             _agree("offset of the directory", offset, offset64, IN_EXTRA_32)
             count, size, offset = count64, size64, offset64
     if offset + size > end:
         raise ArchiveError("the directory does not end before its end record", offset=end)
-    return Directory(offset, size, count, max(0, source.size - end - END.size - comment))
+    behind = max(0, source.size - end - END.size - comment)
+    return Directory(offset, size, count, ends_from, end + END.size, behind)
 
 
 def _read_end64(source: Source, offset: int) -> tuple[int, ...]:

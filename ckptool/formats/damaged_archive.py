@@ -11,7 +11,14 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ckptool.errors import ArchiveError, CkptoolError
-from ckptool.formats.archive import Archive, find_end, in_one_folder, zip64_fields
+from ckptool.formats.archive import (
+    Archive,
+    find_end,
+    in_one_folder,
+    locate_directory,
+    read_headers,
+    zip64_fields,
+)
 from ckptool.formats.archive_layout import (
     CENTRAL,
     CENTRAL_MAGIC,
@@ -38,13 +45,21 @@ _WINDOW: Final = 1 << 20
 
 
 def find_archive(source: Source) -> int | None:
-    """Return the offset at which an archive begins that ends where the file does.
+    """Return the offset of the first record of the archive that ends a file, None without one.
 
-    It is the first record's, moved with all others by whatever was put before the archive.
+    Whatever was put before it may have moved all its records, or may be counted in their offsets.
     """
     end = find_end(source)
     if end is None:
         return None
+    try:
+        headers = read_headers(source, locate_directory(source))
+        return min((header.offset for header in headers), default=None)
+    except CkptoolError:
+        return _moved_archive(source, end)
+
+
+def _moved_archive(source: Source, end: int) -> int | None:
     try:
         *_, size, offset, _ = END.unpack(source.read(end, END.size))
         if source.read_up_to(max(0, end - LOCATOR64.size), 4) == LOCATOR64_MAGIC:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from ckptool.pickling.machine import Machine, Table, pop_mark
@@ -10,8 +11,9 @@ from ckptool.pickling.objects import receiver
 
 __all__ = ["COLLECTIONS"]
 
-_PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
+_PLAIN_KEYS = frozenset({str, bool, bytes, type(None)})
 _KEY_TUPLE_ITEMS = 64
+_LARGE_KEYS = 1_000
 _SET = Global("builtins", "set")
 _FROZENSET = Global("builtins", "frozenset")
 
@@ -66,7 +68,9 @@ def _append(machine: Machine, at: int) -> int:
 
 def _appends(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
-    _extend(machine.stack[-1], items)
+    # Of nothing no object is ever told, whatever it is.
+    if items:
+        _extend(machine.stack[-1], items)
     return at
 
 
@@ -101,7 +105,8 @@ def _setitem(machine: Machine, at: int) -> int:
 
 def _setitems(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
-    _update(machine, items)
+    if items:
+        _update(machine, items)
     return at
 
 
@@ -112,7 +117,7 @@ def _update(machine: Machine, items: list[Node]) -> None:
     keys = items[::2]
     for key in keys:
         if type(key) not in _PLAIN_KEYS:
-            _require_key(key)
+            _require_key(machine, key)
     if type(target) is not dict:
         opaque = receiver(target)
         if opaque.keyed is None:
@@ -132,8 +137,10 @@ def _empty_set(machine: Machine, at: int) -> int:
 def _additems(machine: Machine, at: int) -> int:
     items = pop_mark(machine)
     target = machine.stack[-1]
+    if not items:
+        return at
     for item in items:
-        _require_key(item)
+        _require_key(machine, item)
     opaque = receiver(target)
     if opaque.added is None:
         opaque.added = []
@@ -147,7 +154,7 @@ def _frozenset(machine: Machine, at: int) -> int:
     return at
 
 
-def _require_key(key: Node) -> None:
+def _require_key(machine: Machine, key: Node) -> None:
     # Hashing a tuple recurses in C and visits shared items again and again, so a hostile one is
     # measured before it is hashed.
     left = _KEY_TUPLE_ITEMS
@@ -159,8 +166,18 @@ def _require_key(key: Node) -> None:
             raise ValueError(f"is given a key of more than {_KEY_TUPLE_ITEMS} items")
         if type(part) is tuple:
             pending.extend(part)
+        elif type(part) in (int, float):
+            _count_large(machine, part)
         elif part.__hash__ is None:
             raise TypeError(f"is given a {type(part).__name__} as a key")
+
+
+def _count_large(machine: Machine, number: float) -> None:
+    # Below this each number has a hash of its own; beyond it any number of them can have the same.
+    if abs(number) >= sys.hash_info.modulus:
+        machine.large_keys += 1
+        if machine.large_keys > _LARGE_KEYS:
+            raise ValueError(f"is given more than {_LARGE_KEYS:,} keys that are that large")
 
 
 COLLECTIONS: Final[Table] = {

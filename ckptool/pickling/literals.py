@@ -14,6 +14,7 @@ BUILTINS = frozenset({"builtins", "__builtin__"})
 """The module of Python's own types, by its name in Python 3 and in Python 2."""
 
 _ENCODE = Global("_codecs", "encode")
+_EMPTY_BYTES = tuple(Global(module, "bytes") for module in BUILTINS)
 _LATIN_1 = ("latin1", "latin-1")
 
 
@@ -33,7 +34,7 @@ def literal(node: Node) -> Node:
         case "bytearray", (str(), str()):
             data = _encoded(node)
             return bytearray(data) if type(data) is bytes else node
-        case "bytearray", (argument,) if type(data := literal(argument)) is bytes:
+        case "bytearray", (argument,) if type(data := _bytes(argument)) is bytes:
             return bytearray(data)
         case "complex", (int() | float() as real, int() | float() as imaginary):
             try:
@@ -41,6 +42,14 @@ def literal(node: Node) -> Node:
             except OverflowError:  # an integer that is no float
                 return node
     return node
+
+
+def _bytes(node: Node) -> Node:
+    """The bytes that an argument is, or that a call in it makes; calls in calls are no literals."""
+    if type(node) is Opaque and node.callee == _ENCODE:
+        return _encoded(node)
+    is_empty = type(node) is Opaque and node.callee in _EMPTY_BYTES and not node.args
+    return b"" if is_empty else node
 
 
 def _encoded(node: Opaque) -> Node:

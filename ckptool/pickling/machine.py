@@ -44,7 +44,8 @@ class Machine:
     """The machine's state; `metastack` holds the stacks below the open marks.
 
     `discarded` is what POP took away, by identity, and `has_overwritten` says that a key was given
-    twice: the tree may know nothing of what is lost then.
+    twice: the tree may know nothing of what is lost then. `large_keys` are numbers among the keys
+    that can be made to have one hash.
     """
 
     data: bytes
@@ -57,6 +58,7 @@ class Machine:
     globals: dict[Global, Global] = field(default_factory=dict)
     discarded: dict[int, Node] = field(default_factory=dict)
     has_overwritten: bool = False
+    large_keys: int = 0
     protocol: int = 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from typing import Final
 
@@ -11,6 +12,7 @@ from ckptool.pickling.nodes import OutOfBandBuffer
 
 __all__ = ["SCALARS"]
 
+_OCTAL = re.compile(rb"\s*[+-]?0[0-7]+\s*")
 _FLOAT = struct.Struct(">d").unpack_from
 
 
@@ -20,6 +22,16 @@ def _text_or_bytes(raw: bytes) -> str | bytes:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
+
+
+def _number(line: bytes) -> int:
+    """An integer as C reads it: in decimal, or with the prefix of another base."""
+    if _OCTAL.fullmatch(line):
+        return int(line, 8)
+    try:
+        return int(line)
+    except ValueError:
+        return int(line, 0)
 
 
 def _none(machine: Machine, at: int) -> int:
@@ -40,13 +52,13 @@ def _false(machine: Machine, at: int) -> int:
 def _int(machine: Machine, at: int) -> int:
     line, at = line_at(machine, at)
     # Protocol 0 has no opcode for booleans and writes them as these two integers.
-    machine.stack.append(line == b"01" if line in (b"00", b"01") else int(line))
+    machine.stack.append(line == b"01" if line in (b"00", b"01") else _number(line))
     return at
 
 
 def _long(machine: Machine, at: int) -> int:
     line, at = line_at(machine, at)
-    machine.stack.append(int(line.removesuffix(b"L")))
+    machine.stack.append(_number(line.removesuffix(b"L")))
     return at
 
 

@@ -549,3 +549,26 @@ def test_a_length_that_lies_breaks_off_whatever_the_limits_say() -> None:
             tree_of(opcode + b"\xff" * width)
         assert caught.value.breaks_off
         assert caught.value.wanted >= (1 << 8 * width) - 1
+
+
+@pytest.mark.parametrize(
+    ("line", "number"), [(b"0x10", 16), (b"010", 8), (b"-0b11", -3), (b" 7", 7), (b"1_0", 10)]
+)
+def test_numbers_in_text_are_what_c_reads(line: bytes, number: int) -> None:
+    assert tree_of(b"I" + line + b"\n") == number
+    assert pickle.loads(b"I" + line + b"\n.") == number
+
+
+def test_of_nothing_any_object_can_be_told() -> None:
+    for opcodes in (b"N(e", b"N(u", b"N(\x90"):
+        assert tree_of(opcodes, protocol=4) is None
+
+
+def test_keys_that_can_all_have_one_hash_are_counted() -> None:
+    modulus = (1 << 61) - 1
+    few = b"".join(builders.long1(n * modulus) + b"N" for n in range(1, 500))
+    assert len(tree_of(b"}(", few, b"u")) == 499
+    many = b"".join(builders.long1(n * modulus) + b"N" for n in range(1, 2_000))
+    with pytest.raises(PickleStreamError) as caught:
+        tree_of(b"}(", many, b"u")
+    assert caught.value.opcode == "SETITEMS"

@@ -8,53 +8,62 @@ follows an end.
 from __future__ import annotations
 
 import re
+from ast import literal_eval
+from dataclasses import replace
 from typing import Final
 
 from ckptool.analysis.scan.archives import look_into_archive, look_into_members
 from ckptool.analysis.scan.parts import Contents, Part
-from ckptool.analysis.scan.streams import look_into_stream
+from ckptool.analysis.scan.streams import look_for_pickle, look_into_stream
 from ckptool.errors import CkptoolError, MalformedCheckpointError
 from ckptool.formats.archive import locate_directory, read_headers
 from ckptool.formats.archive_layout import LOCAL_MAGIC
 from ckptool.formats.damaged_archive import find_archive
 from ckptool.formats.safetensors import is_safetensors, read_safetensors
 from ckptool.formats.tar import is_tar, tar_members
-from ckptool.sources import FileSource, Source
+from ckptool.sources import FileSource
 
 __all__ = ["look_into"]
 
 _HEAD_BYTES: Final = 1 << 12
 _NUMPY: Final = re.compile(rb"\x93NUMPY([\x01-\x03])\x00", re.DOTALL)
-_NUMPY_OBJECTS: Final = re.compile(rb"'\|?O'")
+_NUMPY_LENGTH_ENDS: Final = 12
+_LONGEST_NUMPY_HEADER: Final = 1 << 16
+_PLAIN_NUMBERS: Final = re.compile(r"[<>|=]?[?bBiufcSUV]\d+(\[\w+\])?|[<>|=]?[mM]8(\[\w+\])?")
 
 
 def look_into(part: Part, contents: Contents) -> bool:
     """Add what a part holds to what was found; return whether it is of a known format."""
     head = part.source.read_up_to(0, _HEAD_BYTES)
     if head.startswith(LOCAL_MAGIC):
-        look_into_archive(part, contents, look_into)
+        look_into_archive(part, contents)
         return True
     is_known = _look_before_archive(part, head, contents)
     start = find_archive(part.source)
     if start:
-        message = "an archive stands behind other bytes; torch.load does not look for it there"
+        message = "an archive stands behind other bytes, where only some readers look for it"
         contents.note("suspicious", "hidden-archive", part.where, message, part.offset(start))
-        look_into_archive(_archive_from(part, start), contents, look_into)
+        look_into_archive(_archive_from(part, start), contents)
     contents.is_known = contents.is_known or is_known
     return is_known or bool(start)
 
 
 def _look_before_archive(part: Part, head: bytes, contents: Contents) -> bool:
-    if is_safetensors(part.source):
-        _check_safetensors(part.source, part, contents)
+    """Look into a part by its first bytes; what only looks like a format may be a pickle too."""
+    if is_safetensors(part.source) and _is_sound_safetensors(part, contents):
+        look_for_pickle(part, contents)
         return True
     if _NUMPY.match(head):
-        _look_into_array(part, head, contents)
+        _look_into_array(part, contents)
         return True
-    if is_tar(head):
-        look_into_members(part, tar_members(part.source), contents, look_into)
-        return True
-    return look_into_stream(part, contents)
+    members = list(tar_members(part.source)) if is_tar(head) else []
+    if members:
+        look_into_members(part, members, contents)
+        if not part.is_expected:
+            look_for_pickle(part, contents)
+            return True
+    is_known = bool(members) or is_safetensors(part.source)
+    return look_into_stream(part, contents) or is_known
 
 
 def _archive_from(part: Part, start: int) -> Part:
@@ -66,18 +75,41 @@ def _archive_from(part: Part, start: int) -> Part:
     return part
 
 
-def _check_safetensors(source: Source, part: Part, contents: Contents) -> None:
-    """It holds no pickle; but its header can lie, where it is a file of its own."""
+def _is_sound_safetensors(part: Part, contents: Contents) -> bool:
+    """Whether a file is one; it then holds no pickle. A header that lies is noted."""
+    if not isinstance(part.source, FileSource):
+        return False
     try:
-        if isinstance(source, FileSource):
-            read_safetensors(source, contents.limits)
+        read_safetensors(part.source, contents.limits)
     except CkptoolError as error:
         contents.note_error(error, part)
+        return False
+    return True
 
 
-def _look_into_array(part: Part, head: bytes, contents: Contents) -> None:
+def _look_into_array(part: Part, contents: Contents) -> None:
     """An array of objects is a pickle behind a header (numpy.lib.format)."""
+    head = part.source.read_up_to(0, _NUMPY_LENGTH_ENDS)
     width = 2 if head[6] == 1 else 4
     start = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
-    if _NUMPY_OBJECTS.search(head[:start]):
-        look_into_stream(part.between(start), contents)
+    header = part.source.read_up_to(8 + width, min(start, _LONGEST_NUMPY_HEADER))
+    if not _has_plain_numbers(header[: start - 8 - width]):
+        body = part.between(start)
+        look_into_stream(replace(body, is_expected=body.source.size > 0), contents)
+
+
+def _has_plain_numbers(header: bytes) -> bool:
+    """Whether an array's header says, as numpy reads it, that its elements are plain numbers."""
+    try:
+        said = literal_eval(header.decode("latin-1").strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return isinstance(said, dict) and _is_plain(said.get("descr"))
+
+
+def _is_plain(kind: object) -> bool:
+    """Whether a dtype has no objects in it; one with fields is a list of them."""
+    if isinstance(kind, list):
+        fields = [field for field in kind if isinstance(field, tuple) and len(field) > 1]
+        return len(fields) == len(kind) and all(_is_plain(field[1]) for field in fields)
+    return isinstance(kind, str) and _PLAIN_NUMBERS.fullmatch(kind) is not None

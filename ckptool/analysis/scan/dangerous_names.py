@@ -168,6 +168,20 @@ _TABLE: Final[tuple[tuple[str, str], ...]] = (
         "pip ensurepip venv virtualenv distutils _distutils_hack setuptools easy_install conda",
     ),
     (
+        "evaluates text as code",
+        """
+        sympy mpmath six.exec_ typing_extensions.get_type_hints functorch torchgen
+        typing_extensions.evaluate_forward_ref annotationlib mypy.api pluggy
+        """,
+    ),
+    (
+        "starts a program or loads code by its name",
+        """
+        execnet click.edit click.launch typer.launch pydantic.types.ImportString
+        pygments.lexers.load_lexer_from_file distributed.protocol.pickle mlflow.pyfunc win32api
+        """,
+    ),
+    (
         "is a program that inspects pickles, which this could switch off",
         """
         ckptool fickling picklescan modelscan modelaudit modelaudit_picklescan model_unpickler
@@ -190,6 +204,7 @@ NAMES_OF_DANGER: Final = frozenset({
     "execvp", "execvpe", "startfile", "check_output", "check_call", "getoutput", "getstatusoutput",
     "eval", "exec", "execfile", "safe_eval", "runstring", "runcode", "run_code", "run_module",
     "run_path", "import_module", "load_module", "getattr", "setattr", "delattr", "attrgetter",
-    "methodcaller", "resolve_name", "load_library", "from_file", "rmtree", "urlopen", "urlretrieve",
+    "methodcaller", "exec_", "get_type_hints", "import_string", "unpickle", "load_model",
+    "read_pickle", "resolve_name", "load_library", "from_file", "rmtree", "urlopen", "urlretrieve",
 })  # fmt: skip
 """Names of functions that act so in whatever module they are found."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from ckptool.analysis.scan.dangerous_names import NAMES_OF_DANGER
@@ -12,7 +13,13 @@ from ckptool.analysis.scan.verdicts import Verdict, judge
 from ckptool.analysis.scan.words import call_in_words, name_in_words
 from ckptool.errors import LimitExceededError
 from ckptool.pickling.literals import literal
-from ckptool.pickling.nodes import ExtensionCode, Global, Opaque, PersistentId
+from ckptool.pickling.nodes import (
+    ExtensionCode,
+    Global,
+    Opaque,
+    PersistentId,
+    attributes_in,
+)
 from ckptool.pickling.tracer import Call, Trace
 
 __all__ = ["findings_about", "nested_streams", "scanned_pickle"]
@@ -24,14 +31,32 @@ _TENSOR_FUNCTIONS: Final = Global("torch._C", "_VariableFunctionsClass")
 _TENSOR_FUNCTION: Final = Verdict("unknown", "gets a function of torch, such as torch.relu")
 _EXTENSION: Final = Verdict("suspicious", "a name by its number in a registry outside of the file")
 _NESTED: Final = "calls what another call gives"
+_INTERNAL_STATE: Final = "gives an object attributes of Python's own"
+# Functions that call what one of their arguments is, by the place of it.
+_CALLERS: Final = {
+    Global("torch._tensor", "_rebuild_from_type"): 0,
+    Global("torch._tensor", "_rebuild_from_type_v2"): 0,
+    Global("numpy.random._pickle", "__generator_ctor"): 1,
+    Global("numpy.random._pickle", "__randomstate_ctor"): 1,
+    Global("copyreg", "_reconstructor"): 1,
+    Global("copy_reg", "_reconstructor"): 1,
+}
 _CALLS_SHOWN: Final = 20
+_MOST_NAMES: Final = 1_000
 
 
 def nested_streams(trace: Trace) -> Iterator[bytes]:
-    """Yield the streams that calls in a pickle are given, to be loaded in turn."""
+    """Yield the streams that calls in a pickle are given, to be loaded in turn; each once."""
+    seen: set[int] = set()
     for call in trace.calls:
-        if type(call.made.callee) is Global and call.made.callee == _LOAD_FROM_BYTES:
-            data = literal(call.made.args[0]) if call.made.args else None
+        if type(call.made.callee) is not Global or call.made.callee != _LOAD_FROM_BYTES:
+            continue
+        given = call.made.args[0] if call.made.args else None
+        # Calls of `_codecs.encode` are made anew for each mention of one text.
+        origin = given.args[0] if isinstance(given, Opaque) and given.args else given
+        if id(origin) not in seen:
+            seen.add(id(origin))
+            data = literal(given)
             if isinstance(data, bytes):
                 yield data
 
@@ -41,7 +66,7 @@ def scanned_pickle(trace: Trace, where: str, offset: int | None) -> ScannedPickl
     calls = _calls_by_name(trace)
     names = tuple(
         ScannedName(name, *_judge(name, calls.get(name, [])), len(calls.get(name, [])))
-        for name in trace.imports
+        for name in islice(trace.imports, _MOST_NAMES)
     )
     return ScannedPickle(where, offset, trace.size, trace.protocol, trace.stops, names)
 
@@ -52,17 +77,20 @@ def findings_about(trace: Trace, pickle: ScannedPickle) -> Iterator[ScanFinding]
     for one in pickle.names:
         if one.severity != "harmless":
             yield _finding(pickle, trace.imports[one.reference], one, calls[one.reference])
-    nested = [call for call in trace.calls if isinstance(call.made.callee, Opaque)]
-    if nested:
-        yield ScanFinding(
-            "suspicious",
-            "nested-call",
-            pickle.where,
-            _NESTED,
-            _at(pickle, nested[0].offset),
-            calls=_in_words(nested),
-            times=len(nested),
-        )
+    left_out = len(trace.imports) - len(pickle.names)
+    if left_out:
+        message = f"names {left_out:,} more things, which were not judged"
+        yield ScanFinding("suspicious", "limit", pickle.where, message, pickle.offset)
+    for message, found in (
+        (_NESTED, [call for call in trace.calls if _calls_a_result(call.made)]),
+        (_INTERNAL_STATE, [call for call in trace.calls if _has_internal_state(call.made)]),
+    ):
+        if found:
+            at, times = _at(pickle, found[0].offset), len(found)
+            words = _in_words(found)
+            yield ScanFinding(
+                "suspicious", "nested-call", pickle.where, message, at, calls=words, times=times
+            )
     if trace.problem is not None:
         is_limit = isinstance(trace.problem, LimitExceededError)
         yield ScanFinding(
@@ -72,6 +100,24 @@ def findings_about(trace: Trace, pickle: ScannedPickle) -> Iterator[ScanFinding]
             f"{trace.problem.message}; what stands before has been done by then",
             _at(pickle, trace.size),
         )
+
+
+def _calls_a_result(made: Opaque) -> bool:
+    """Whether what is called is what another call gives."""
+    if isinstance(made.callee, Opaque):
+        return True
+    place = _CALLERS.get(made.callee) if type(made.callee) is Global else None
+    return place is not None and any(
+        isinstance(one, Opaque) for one in made.args[place : place + 1]
+    )
+
+
+def _has_internal_state(made: Opaque) -> bool:
+    """Whether a state sets what Python or torch itself looks at, as no class saves it."""
+    return made.has_state and any(
+        type(name) is str and (name.startswith("__") or name == "dump_patches")
+        for name in attributes_in(made.state)
+    )
 
 
 def _finding(
@@ -130,7 +176,7 @@ def _judge(name: Global | ExtensionCode, calls: list[Call]) -> Verdict:
 def _is_tensor_function(call: Call) -> bool:
     match call.made.args:
         case (Global() as owner, str() as function):
-            is_plain = function not in NAMES_OF_DANGER and not function.startswith("__")
+            is_plain = function not in NAMES_OF_DANGER | {"mro"} and function[:1] != "_"
             return owner == _TENSOR_FUNCTIONS and is_plain
     return False
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from ckptool.analysis.scan.result import ScanCode, ScanFinding, ScannedPickle
 from ckptool.analysis.scan.verdicts import Severity
@@ -12,9 +13,10 @@ from ckptool.pickling.limits import Limits
 from ckptool.pickling.tracer import Trace, trace_pickle
 from ckptool.sources import BytesSource, Extent, PartSource, Source, read_content
 
-__all__ = ["Contents", "Part", "head_of", "part_of"]
+__all__ = ["DEEPEST", "Contents", "Part", "head_of", "part_of"]
 
-_DEEPEST: Final = 4
+DEEPEST: Final = 4
+"""How many parts are looked into that lie in each other."""
 _HEAD_BYTES: Final = 1 << 12
 
 
@@ -23,13 +25,15 @@ class Part:
     """Bytes that may be a file of their own: the file itself, a record, a pickle in a pickle.
 
     `where` names it for people and is empty for the file itself. `start` is its offset in the file,
-    None where it is there in another form only. `depth` counts the parts around it.
+    None where it is there in another form only. `depth` counts the parts around it. `is_expected`
+    says that it is a pickle by its name, whatever it looks like.
     """
 
     source: Source
     where: str = ""
     start: int | None = 0
     depth: int = 0
+    is_expected: bool = False
 
     def offset(self, at: int) -> int | None:
         """Return an offset in the part as one in the file."""
@@ -49,16 +53,22 @@ class Part:
 # Parts can lie in each other: how often each byte is looked at, all in all.
 _TIMES: Final = 2
 _OPCODES_OF_ANY_FILE: Final = 100_000
+# What it costs to begin with one, however short it is.
+_OPCODES_OF_ANY_PICKLE: Final = 50
+
+Look: TypeAlias = Callable[["Part", "Contents"], bool]
 
 
 @dataclass(slots=True)
 class Contents:
     """What was found in one file so far; `is_known` says that something in it was understood.
 
-    `opcodes_left` and `inflatable` are what may still be spent on it.
+    `look` looks into a part of any format and says whether it was understood. `opcodes_left` and
+    `inflatable` are what may still be spent on the file.
     """
 
     limits: Limits
+    look: Look
     opcodes_left: int
     inflatable: int
     pickles: list[ScannedPickle] = field(default_factory=list)
@@ -66,15 +76,15 @@ class Contents:
     is_known: bool = False
 
     @classmethod
-    def of(cls, source: Source, limits: Limits) -> Contents:
+    def of(cls, source: Source, limits: Limits, look: Look) -> Contents:
         """Begin with a file of which nothing is known."""
         opcodes = _OPCODES_OF_ANY_FILE + _TIMES * source.size
-        return cls(limits, min(limits.opcodes, opcodes), limits.pickle_bytes)
+        return cls(limits, look, min(limits.opcodes, opcodes), limits.pickle_bytes)
 
     def trace(self, data: bytes) -> Trace:
         """Trace the pickle that bytes begin with, with the opcodes that are left."""
         trace = trace_pickle(data, replace(self.limits, opcodes=self.opcodes_left))
-        self.opcodes_left -= trace.opcodes
+        self.opcodes_left = max(0, self.opcodes_left - trace.opcodes - _OPCODES_OF_ANY_PICKLE)
         return trace
 
     def may_inflate(self, extent: Extent) -> bool:
@@ -113,20 +123,22 @@ def head_of(extent: Extent) -> bytes:
     return head
 
 
-def part_of(outer: Part, name: str, extent: Extent, contents: Contents) -> Part | None:
+def part_of(
+    outer: Part, name: str, extent: Extent, contents: Contents, *, is_expected: bool = False
+) -> Part | None:
     """Return a record as a part; None where a limit keeps it from being inflated, which is noted.
 
     Its CRC is not asked: torch does not ask it either.
     """
     where = outer.within(name)
     start = outer.offset(extent.offset)
-    if outer.depth >= _DEEPEST:
-        message = f"lies in {_DEEPEST} archives, each in another; it was not looked into"
+    if outer.depth >= DEEPEST:
+        message = f"lies in {DEEPEST} others, each in another; it was not looked into"
         contents.note("suspicious", "not-read", where, message, start)
         return None
     if not extent.is_deflated:
         source = PartSource(outer.source, extent.offset, extent.stored_size)
-        return Part(source, where, start, outer.depth + 1)
+        return Part(source, where, start, outer.depth + 1, is_expected)
     if not contents.may_inflate(extent):
         message = f"would be {extent.size:,} bytes out of {extent.stored_size:,}; it was not read"
         contents.note("suspicious", "limit", where, message, start)
@@ -136,4 +148,4 @@ def part_of(outer: Part, name: str, extent: Extent, contents: Contents) -> Part 
     except CkptoolError as error:
         contents.note("suspicious", "malformed", where, error.message, start)
         return None
-    return Part(BytesSource(inflated), where, None, outer.depth + 1)
+    return Part(BytesSource(inflated), where, None, outer.depth + 1, is_expected)

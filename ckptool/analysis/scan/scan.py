@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ from ckptool.sources import FileSource
 __all__ = ["scan"]
 
 _HEAD_BYTES: Final = 1 << 10
+_CHECKPOINT_NAME: Final = re.compile(r"\.(pt|pth|ckpt|bin|pkl|pickle|npy|npz)$", re.IGNORECASE)
 _COMPRESSED: Final = frozenset(
     {
         FileKind.SEVEN_ZIP,
@@ -77,7 +79,7 @@ def _scan_below(path: Path, limits: Limits) -> Iterator[ScannedFile]:
 
 
 def _scan_source(source: FileSource, limits: Limits) -> ScannedFile:
-    contents = Contents.of(source, limits)
+    contents = Contents.of(source, limits, look_into)
     try:
         look_into(Part(source), contents)
     except (MalformedCheckpointError, LimitExceededError) as error:
@@ -96,6 +98,9 @@ def _not_read(path: Path, what: str, kind: FileKind) -> ScannedFile:
     if kind in _COMPRESSED or kind is FileKind.NO_PERMISSION:
         message = f"{what}; what is inside was not looked into"
         findings = (ScanFinding("unknown", "not-read", "", message),)
+    elif kind in (FileKind.UNKNOWN, FileKind.TEXT) and _CHECKPOINT_NAME.search(path.name):
+        message = f"named like a checkpoint, and is none: {what}"
+        findings = (ScanFinding("suspicious", "not-read", "", message),)
     try:
         nbytes = path.lstat().st_size
     except OSError:

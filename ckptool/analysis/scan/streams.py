@@ -6,19 +6,19 @@ import re
 from typing import Final
 
 from ckptool.analysis.scan.names import findings_about, nested_streams, scanned_pickle
-from ckptool.analysis.scan.parts import Contents, Part
+from ckptool.analysis.scan.parts import DEEPEST, Contents, Part
 from ckptool.errors import CkptoolError, PickleStreamError
 from ckptool.formats.legacy import read_stream, starts_as_legacy
 from ckptool.pickling.nodes import Global
 from ckptool.pickling.tracer import Trace
 from ckptool.sources import BytesSource, Source
 
-__all__ = ["is_hidden_pickle", "look_into_stray", "look_into_stream"]
+__all__ = ["is_hidden_pickle", "look_for_pickle", "look_into_stray", "look_into_stream"]
 
 _FIRST_WINDOW: Final = 1 << 12
 _WINDOW_GROWTH: Final = 16
-_DEEPEST: Final = 4
 _LEGACY_PICKLES: Final = 5
+_MOST_PICKLES: Final = 1_000
 _PROTOCOL: Final = re.compile(rb"\x80[\x02-\x05]", re.DOTALL)
 _PYTHON_NAME: Final = re.compile(r"[A-Za-z_][\w.]*")
 
@@ -29,8 +29,13 @@ def look_into_stream(part: Part, contents: Contents) -> bool:
     at = count = 0
     while at < part.source.size and not (is_legacy and count == _LEGACY_PICKLES):
         trace = _trace_at(part.source, at, contents)
-        if not _is_pickle(trace, part.source.read_up_to(at, 2)):
+        is_expected = is_legacy or (part.is_expected and not count)
+        if not is_expected and not _is_pickle(trace, part.source.read_up_to(at, 2)):
             break
+        if count == _MOST_PICKLES:
+            message = f"more than {count:,} pickles follow each other; the rest was not looked into"
+            contents.note("suspicious", "limit", part.where, message, part.offset(at))
+            return True
         _add(part.between(at), trace, contents)
         count += 1
         at += trace.size
@@ -51,13 +56,19 @@ def look_into_stream(part: Part, contents: Contents) -> bool:
 
 def look_into_stray(part: Part, contents: Contents) -> None:
     """Add the pickle in bytes that belong to no part of a format, or that there are such bytes."""
+    if not look_for_pickle(part, contents):
+        _note_stray(part, contents)
+
+
+def look_for_pickle(part: Part, contents: Contents) -> bool:
+    """Add the pickle that bytes of another meaning also are; return whether they are one."""
     trace = _trace_at(part.source, 0, contents)
     if not is_hidden_pickle(trace):
-        _note_stray(part, contents)
-        return
+        return False
     message = "a pickle stands where nothing should; torch.load does not read it"
     contents.note("suspicious", "hidden-pickle", part.where, message, part.start)
     _add(part, trace, contents)
+    return True
 
 
 def is_hidden_pickle(trace: Trace) -> bool:
@@ -93,12 +104,11 @@ def _add(part: Part, trace: Trace, contents: Contents) -> None:
     contents.pickles.append(pickle)
     contents.findings += findings_about(trace, pickle)
     for index, data in enumerate(nested_streams(trace)):
-        if part.depth >= _DEEPEST:
-            message = f"lies in {_DEEPEST} pickles, each in another; it was not looked into"
-            contents.note("suspicious", "not-read", part.where, message, part.start)
-            return
-        inner = Part(BytesSource(data), part.within(f"storage {index}"), None, part.depth + 1)
-        look_into_stream(inner, contents)
+        where = part.within(f"storage {index}")
+        inner = Part(BytesSource(data), where, None, part.depth + 1, is_expected=True)
+        if part.depth >= DEEPEST or not contents.look(inner, contents):
+            message = "the bytes of a storage were not looked into"
+            contents.note("suspicious", "not-read", where, message)
 
 
 def _is_pickle(trace: Trace, head: bytes) -> bool:
