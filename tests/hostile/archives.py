@@ -494,7 +494,6 @@ RECORDS: Final = (
         "records-twenty-thousand",
         "twenty thousand records that no tensor refers to",
         lambda: _with(*(ZipRecord(f"archive/data/x{n}", b"") for n in range(20_000))),
-        is_slow=True,
     ),
 )
 

@@ -194,7 +194,6 @@ MEMO_BOMBS: Final = (
         lambda: beside(doubled(BILLIONS)),
         TOO_MANY,
         _BOMB,
-        is_slow=True,
     ),
     Case(
         "memo-bomb-lists",
@@ -202,7 +201,6 @@ MEMO_BOMBS: Final = (
         lambda: torch_zip({"w": VALUES, "x": doubled_list(BILLIONS)}),
         TOO_MANY,
         _SHARED,
-        is_slow=True,
     ),
     Case(
         "memo-bomb-in-an-object",
@@ -211,7 +209,6 @@ MEMO_BOMBS: Final = (
             {"w": VALUES, "x": Call(Global("m", "C"), (), {"x": doubled_list(BILLIONS)}, new=True)}
         ),
         stands_for=_SHARED,
-        is_slow=True,
     ),
     Case(
         "memo-bomb-modules",
@@ -219,7 +216,6 @@ MEMO_BOMBS: Final = (
         lambda: torch_zip(_entwined_modules(30)),
         TOO_MANY,
         _SHARED,
-        is_slow=True,
     ),
     Case(
         "memo-bomb-callee",
@@ -250,7 +246,6 @@ MEMO_BOMBS: Final = (
             )
         ),
         Opens(()),
-        is_slow=True,
     ),
     Case(
         "memo-bomb-attribute",
@@ -298,21 +293,18 @@ MEMO_BOMBS: Final = (
         "text-in-forty-places",
         "one text of a megabyte, forty times in a list",
         lambda: torch_zip(_repeated_text(40)),
-        is_slow=True,
     ),
     Case(
         "key-in-every-level",
         "one key of a megabyte, in each of forty dicts inside each other",
         lambda: _repeated_key(40),
         Refused(LimitExceededError, {"limit": "characters of paths", "option": None}),
-        is_slow=True,
     ),
     Case(
         "stream-in-three-hundred-places",
         "one text of a megabyte, read as the stream of a storage three hundred times",
         lambda: _stream_again_and_again(300),
         Opens(()),
-        is_slow=True,
     ),
 )
 
@@ -334,7 +326,6 @@ CYCLES: Final = (
         "an object that is its own state",
         lambda: beside(global_("m", "C"), EMPTY_TUPLE, NEWOBJ, binput(200), binget(200), BUILD),
         stands_for=_CYCLE,
-        is_slow=True,
     ),
     Case(
         "cycle-items",
@@ -385,7 +376,7 @@ CYCLES: Final = (
 
 
 def _deep(name: str, trick: str, *opcodes: bytes, outcome: Outcome = TOO_DEEP) -> Case:
-    return Case(name, trick, lambda: with_pickle(stream(*opcodes)), outcome, _BOMB, is_slow=True)
+    return Case(name, trick, lambda: with_pickle(stream(*opcodes)), outcome, _BOMB)
 
 
 DEPTHS: Final = (
@@ -446,7 +437,6 @@ WIDTHS: Final = (
         "a tensor under three hundred names",
         lambda: torch_zip({f"n{n}": VALUES for n in range(300)}),
         Opens(tuple(f"n{n}" for n in range(300))),
-        is_slow=True,
     ),
     Case(
         "roots-two-hundred",
@@ -472,7 +462,6 @@ WIDTHS: Final = (
         "opcodes-without-an-end",
         "a hundred thousand values put on the stack and taken off again",
         lambda: beside((NONE + POP) * HUNDRED_THOUSAND, NONE),
-        is_slow=True,
     ),
 )
 

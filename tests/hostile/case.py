@@ -54,17 +54,13 @@ Outcome: TypeAlias = Opens | Refused
 
 @dataclass(frozen=True)
 class Case:
-    """One attack. `stands_for` is the public thread or advisory that it repeats, if there is one.
-
-    Only some of the commands are tested over a file that is slow to read.
-    """
+    """One attack; `stands_for` is the public thread or advisory that it repeats, if any."""
 
     name: str
     trick: str
     build: Callable[[], bytes]
     outcome: Outcome = field(default_factory=Opens)
     stands_for: str = ""
-    is_slow: bool = False
 
 
 def with_pickle(data: bytes) -> bytes:

@@ -4,8 +4,8 @@
 
 All commands run in one process, under an audit hook and a bound on its memory. FOLDER is the one
 place where they may write, a new one if it is not given. Without arguments, the program reads
-both from its input, and whether few commands are enough, a JSON list in each line; it starts a
-process for each that has all modules already.
+both from its input, a JSON list in each line; it starts a process for each that has all modules
+already.
 """
 
 from __future__ import annotations
@@ -58,9 +58,6 @@ COMMANDS: Final[tuple[tuple[str | Path, ...], ...]] = (
 )
 """A command with its arguments in each line."""
 
-FEW_COMMANDS: Final = (("inspect", FILE), ("check", FILE), ("scan", FILE, "--json"))
-"""Those for files that are slow to read."""
-
 FINDING: Final = ("check", "diff", "scan")
 """The commands that end with 1 where they find something."""
 
@@ -105,12 +102,12 @@ def _import_all() -> None:
 def _serve() -> None:
     gc.freeze()
     for line in sys.stdin:
-        path, folder, is_slow = json.loads(line)
+        path, folder = json.loads(line)
         child = os.fork()
         if not child:
             try:
                 signal.alarm(_HANGS)
-                _report(Path(path), Path(folder), FEW_COMMANDS if is_slow else COMMANDS)
+                _report(Path(path), Path(folder))
                 sys.stdout.flush()
             finally:
                 os._exit(os.EX_SOFTWARE if sys.exc_info()[0] else os.EX_OK)
@@ -119,12 +116,12 @@ def _serve() -> None:
             print(json.dumps({"died": os.waitstatus_to_exitcode(status)}), flush=True)
 
 
-def _report(path: Path, folder: Path, tried: Sequence[Sequence[str | Path]] = COMMANDS) -> None:
+def _report(path: Path, folder: Path) -> None:
     """Run all commands and print the document."""
     path, folder = path.resolve(), folder.resolve()
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     watch = Watch(folder)
-    commands = [_tried(command, path, folder, watch) for command in tried]
+    commands = [_tried(command, path, folder, watch) for command in COMMANDS]
     document = {"commands": commands, "events": watch.events, "peak_bytes": _peak_bytes()}
     print(json.dumps(document))
 

@@ -203,7 +203,6 @@ CASES: Final = (
         lambda: _HEAD + _SYSTEM + stream(doubled(60)) + to_pickle([]),
         Refused(LimitExceededError, {"limit": "leaves"}),
         "tracel-ai/burn#4965",
-        is_slow=True,
     ),
     Case(
         "legacy-object-without-end",

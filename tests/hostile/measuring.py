@@ -26,19 +26,14 @@ class Server:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def try_case(self, case: Case, folder: Path, *, is_brief: bool = False) -> Mapping[str, Any]:
-        """Build the file of a case in a folder and return the document for it.
-
-        `is_brief` spares slow cases most of the commands.
-        """
+    def try_case(self, case: Case, folder: Path) -> Mapping[str, Any]:
+        """Build the file of a case in a folder and return the document for it."""
         path, output = folder / "hostile.pt", folder / "free"
         output.mkdir(exist_ok=True)
         path.write_bytes(case.build())
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(
-            json.dumps([str(path), str(output), is_brief and case.is_slow]) + "\n"
-        )
+        self._process.stdin.write(json.dumps([str(path), str(output)]) + "\n")
         self._process.stdin.flush()
         document: Mapping[str, Any] = json.loads(self._process.stdout.readline())
         return document

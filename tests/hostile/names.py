@@ -74,7 +74,6 @@ def _named(name: str, trick: str, text: str) -> Case:
         trick,
         build,
         Opens((_escaped(text), "labelled")),
-        is_slow=len(text) >= _MEGABYTE,
     )
 
 

@@ -230,7 +230,6 @@ CASES: Final = (
             b"",
         ),
         Opens(tuple(str(n) for n in range(10_000))),
-        is_slow=True,
     ),
     Case(
         "pickle-under-another-name",

@@ -22,7 +22,7 @@ def server() -> Iterator[Server]:
 def test_every_command_answers_in_little_memory_and_does_nothing_else(
     case: Case, server: Server, tmp_path: Path
 ) -> None:
-    document = server.try_case(case, tmp_path, is_brief=True)
+    document = server.try_case(case, tmp_path)
     assert not problems(document), document
 
 
