@@ -7,6 +7,7 @@ A tensor that is pickled this way carries its storage inside, as the bytes of a 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from ckptool.errors import CkptoolError, LimitExceededError
 from ckptool.formats.container import Container, FileFacts
@@ -20,9 +21,9 @@ from ckptool.sources import BytesSource, Extent, FileSource
 from ckptool.tensors.rebuild import REBUILD_CALLS
 from ckptool.tensors.refs import StorageRef, storage_in
 
-__all__ = ["read_bare_pickle"]
+__all__ = ["LOAD_FROM_BYTES", "read_bare_pickle"]
 
-_LOAD_FROM_BYTES = Global("torch.storage", "_load_from_bytes")
+LOAD_FROM_BYTES: Final = Global("torch.storage", "_load_from_bytes")
 
 
 def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
@@ -35,7 +36,7 @@ def read_bare_pickle(source: FileSource, limits: Limits) -> Container:
             option="pickle-bytes",
         )
     extents: dict[str, Extent] = {}
-    calls = {**REBUILD_CALLS, _LOAD_FROM_BYTES: _storage_reader(extents, limits)}
+    calls = {**REBUILD_CALLS, LOAD_FROM_BYTES: _storage_reader(extents, limits)}
     pickle = read_pickle(source.read(0, source.size), calls=calls, limits=limits)
     rest = source.size - pickle.size
     return Container(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from shlex import quote
 from typing import Final
 
 from ckptool.errors import FileKind, InputError, NotACheckpointError
+from ckptool.formats.wrong_files import CHECKPOINT_NAME
 
 __all__ = ["name_directory"]
 
-_CHECKPOINT_NAME: Final = re.compile(r"\.(pt|pth|ckpt|bin|pkl|safetensors)$")
 _NAMES_SHOWN: Final = 3
 
 
@@ -31,7 +30,7 @@ def name_directory(path: Path) -> NotACheckpointError:
         return NotACheckpointError(FileKind.UNPACKED, "an unpacked one", hint=_zip_again(path))
     if "saved_model.pb" in names:
         return NotACheckpointError(FileKind.TENSORFLOW, "a model that TensorFlow saved")
-    inside = [name for name in names if _CHECKPOINT_NAME.search(name)]
+    inside = [name for name in names if CHECKPOINT_NAME.search(name)]
     if not inside:
         return NotACheckpointError(FileKind.DIRECTORY, "a directory without a checkpoint in it")
     more = f" and {len(inside) - _NAMES_SHOWN:,} more" if len(inside) > _NAMES_SHOWN else ""

@@ -25,7 +25,7 @@ from ckptool.formats.damaged_archive import find_archive
 from ckptool.formats.tar import is_tar, tar_members
 from ckptool.sources import Extent, FileSource, read_content
 
-__all__ = ["SUPPORTED", "name_unknown", "name_wrong_zip", "refuse_wrong_file"]
+__all__ = ["CHECKPOINT_NAME", "SUPPORTED", "name_unknown", "name_wrong_zip", "refuse_wrong_file"]
 
 SUPPORTED: Final = (
     "torch.save zip and legacy files",
@@ -36,7 +36,10 @@ SUPPORTED: Final = (
 )
 _UNPACK: Final = "unpack it and open what is inside"
 _BROKE_OFF: Final = "the download or the save broke off"
-_CHECKPOINT_NAME: Final = re.compile(r"\.(pt|pth|ckpt|bin|pkl|pickle|safetensors|tar)$")
+CHECKPOINT_NAME: Final = re.compile(
+    r"\.(pt|pth|ckpt|bin|pkl|pickle|safetensors|tar)$", re.IGNORECASE
+)
+"""How people name checkpoints; what a file is decides its content all the same."""
 
 
 class _Magic(NamedTuple):
@@ -243,7 +246,7 @@ def _checkpoint_in(archive: Archive) -> str | None:
         # What torch and safetensors write; a zip of pictures begins like neither.
         if re.match(rb"PK\x03\x04|\x80\x02\x8a\x0a\x6c\xfc", _head_of(archive.records[name])):
             return within + name
-    return next((within + name for name in names if _CHECKPOINT_NAME.search(name)), None)
+    return next((within + name for name in names if CHECKPOINT_NAME.search(name)), None)
 
 
 def _head_of(extent: Extent) -> bytes:
@@ -262,6 +265,6 @@ def _name_tar(source: FileSource) -> CkptoolError:
             hint="load it with torch and save it anew: torch.save(torch.load(path), new_path)",
             file_kind=FileKind.OLD_TAR,
         )
-    inside = next((name for name in names if _CHECKPOINT_NAME.search(name)), None)
+    inside = next((name for name in names if CHECKPOINT_NAME.search(name)), None)
     named = "" if inside is None else f": {inside} is inside"
     return NotACheckpointError(FileKind.TAR, f"a tar archive{named}", hint=_UNPACK)

@@ -79,7 +79,10 @@ def _argument(data: bytes, at: int, name: str) -> tuple[bytes, int]:
 
 def _string(name: str, argument: bytes) -> str:
     if name == "STRING":
-        return _text(argument[1:-2])
+        try:
+            return _text(codecs.escape_decode(argument[1:-2])[0])
+        except ValueError:
+            return _text(argument[1:-2])
     return _text(argument[:-1] if name in _LINES else argument[_COUNTED[name] :])
 
 

@@ -23,6 +23,7 @@ _RULES: Final[dict[ScanCode, str]] = {
     "call": "Loading the pickle would call this.",
     "import": "Loading the pickle would import this.",
     "nested-call": "Loading the pickle would call what another call gives.",
+    "internal-state": "Loading the pickle would set attributes of Python's own.",
     "malformed": "The file breaks the rules of its format.",
     "limit": "The file asks for more than a scan should spend on it.",
     "hidden-pickle": "A pickle stands where torch.load does not read one.",

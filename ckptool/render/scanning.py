@@ -139,5 +139,7 @@ def _summary(found: Scan) -> Text:
         if counts[severity]
     ]
     names = len({one.reference for one in _harmless_names(found)})
+    has_pickles = any(file.pickles for file in found.files)
+    clean = Text("nothing found", "green") if has_pickles else Text("no pickles")
     harmless = f"{natural_count(names, 'harmless name')}"
-    return Text(", ").join([*(told or [Text("nothing found", "green")]), Text(harmless)])
+    return Text(", ").join([*(told or [clean]), Text(harmless)])

@@ -129,7 +129,7 @@ BREAKS = {
         b"(ios\nsystem\n",
         b"\x8c\x02os\x8c\x06system\x93",
         b"X\x02\0\0\0osX\x06\0\0\0system\x93",
-        b"Vos\nS'system'\n\x93",
+        b"Vos\nS'\\x73ystem'\n\x93",
         b"\x8c\x02os\x94\x8c\x06system\x9400h\x00h\x01\x93",
     ],
     ids=["GLOBAL", "INST", "STACK_GLOBAL", "of long strings", "of lines", "out of the memo"],

@@ -7,8 +7,6 @@ follows an end.
 
 from __future__ import annotations
 
-import re
-from ast import literal_eval
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +17,7 @@ from ckptool.errors import CkptoolError, MalformedCheckpointError
 from ckptool.formats.archive import locate_directory, read_headers
 from ckptool.formats.archive_layout import LOCAL_MAGIC
 from ckptool.formats.damaged_archive import find_archive
+from ckptool.formats.npy import is_npy, objects_start
 from ckptool.formats.safetensors import is_safetensors, read_safetensors
 from ckptool.formats.tar import is_tar, tar_members
 from ckptool.sources import FileSource
@@ -26,10 +25,6 @@ from ckptool.sources import FileSource
 __all__ = ["look_into"]
 
 _HEAD_BYTES: Final = 1 << 12
-_NUMPY: Final = re.compile(rb"\x93NUMPY([\x01-\x03])\x00", re.DOTALL)
-_NUMPY_LENGTH_ENDS: Final = 12
-_LONGEST_NUMPY_HEADER: Final = 1 << 16
-_PLAIN_NUMBERS: Final = re.compile(r"[<>|=]?[?bBiufcSUV]\d+(\[\w+\])?|[<>|=]?[mM]8(\[\w+\])?")
 
 
 def look_into(part: Part, contents: Contents) -> bool:
@@ -53,7 +48,7 @@ def _look_before_archive(part: Part, head: bytes, contents: Contents) -> bool:
     if is_safetensors(part.source) and _is_sound_safetensors(part, contents):
         look_for_pickle(part, contents)
         return True
-    if _NUMPY.match(head):
+    if is_npy(head):
         _look_into_array(part, contents)
         return True
     members = list(tar_members(part.source)) if is_tar(head) else []
@@ -88,28 +83,7 @@ def _is_sound_safetensors(part: Part, contents: Contents) -> bool:
 
 
 def _look_into_array(part: Part, contents: Contents) -> None:
-    """An array of objects is a pickle behind a header (numpy.lib.format)."""
-    head = part.source.read_up_to(0, _NUMPY_LENGTH_ENDS)
-    width = 2 if head[6] == 1 else 4
-    start = 8 + width + int.from_bytes(head[8 : 8 + width], "little")
-    header = part.source.read_up_to(8 + width, min(start, _LONGEST_NUMPY_HEADER))
-    if not _has_plain_numbers(header[: start - 8 - width]):
+    start = objects_start(part.source)
+    if start is not None:
         body = part.between(start)
         look_into_stream(replace(body, is_expected=body.source.size > 0), contents)
-
-
-def _has_plain_numbers(header: bytes) -> bool:
-    """Whether an array's header says, as numpy reads it, that its elements are plain numbers."""
-    try:
-        said = literal_eval(header.decode("latin-1").strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return isinstance(said, dict) and _is_plain(said.get("descr"))
-
-
-def _is_plain(kind: object) -> bool:
-    """Whether a dtype has no objects in it; one with fields is a list of them."""
-    if isinstance(kind, list):
-        fields = [field for field in kind if isinstance(field, tuple) and len(field) > 1]
-        return len(fields) == len(kind) and all(_is_plain(field[1]) for field in fields)
-    return isinstance(kind, str) and _PLAIN_NUMBERS.fullmatch(kind) is not None

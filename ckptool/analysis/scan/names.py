@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Final
 
 from ckptool.analysis.scan.dangerous_names import NAMES_OF_DANGER
-from ckptool.analysis.scan.result import ScanFinding, ScannedName, ScannedPickle
+from ckptool.analysis.scan.result import (
+    ScanCode,
+    ScanFinding,
+    ScannedName,
+    ScannedPickle,
+)
 from ckptool.analysis.scan.verdicts import Verdict, judge
 from ckptool.analysis.scan.words import call_in_words, name_in_words
 from ckptool.errors import LimitExceededError
+from ckptool.formats.bare_pickle import LOAD_FROM_BYTES
 from ckptool.pickling.literals import literal
 from ckptool.pickling.nodes import (
     ExtensionCode,
@@ -22,16 +28,13 @@ from ckptool.pickling.nodes import (
 )
 from ckptool.pickling.tracer import Call, Trace
 
-__all__ = ["findings_about", "nested_streams", "scanned_pickle"]
+__all__ = ["judge_trace", "nested_streams"]
 
-_LOAD_FROM_BYTES: Final = Global("torch.storage", "_load_from_bytes")
 _LOOKED_INTO: Final = Verdict("harmless", "reads a storage out of bytes, which are scanned too")
 _GETATTR: Final = frozenset({Global("builtins", "getattr"), Global("__builtin__", "getattr")})
 _TENSOR_FUNCTIONS: Final = Global("torch._C", "_VariableFunctionsClass")
 _TENSOR_FUNCTION: Final = Verdict("unknown", "gets a function of torch, such as torch.relu")
 _EXTENSION: Final = Verdict("suspicious", "a name by its number in a registry outside of the file")
-_NESTED: Final = "calls what another call gives"
-_INTERNAL_STATE: Final = "gives an object attributes of Python's own"
 # Functions that call what one of their arguments is, by the place of it.
 _CALLERS: Final = {
     Global("torch._tensor", "_rebuild_from_type"): 0,
@@ -49,7 +52,7 @@ def nested_streams(trace: Trace) -> Iterator[bytes]:
     """Yield the streams that calls in a pickle are given, to be loaded in turn; each once."""
     seen: set[int] = set()
     for call in trace.calls:
-        if type(call.made.callee) is not Global or call.made.callee != _LOAD_FROM_BYTES:
+        if type(call.made.callee) is not Global or call.made.callee != LOAD_FROM_BYTES:
             continue
         given = call.made.args[0] if call.made.args else None
         # Calls of `_codecs.encode` are made anew for each mention of one text.
@@ -61,35 +64,36 @@ def nested_streams(trace: Trace) -> Iterator[bytes]:
                 yield data
 
 
-def scanned_pickle(trace: Trace, where: str, offset: int | None) -> ScannedPickle:
-    """Return what a scan says of one pickle, which begins at an offset of the file."""
+def judge_trace(
+    trace: Trace, where: str, offset: int | None
+) -> tuple[ScannedPickle, list[ScanFinding]]:
+    """Return a pickle, which begins at an offset of the file, with its names and findings."""
     calls = _calls_by_name(trace)
     names = tuple(
-        ScannedName(name, *_judge(name, calls.get(name, [])), len(calls.get(name, [])))
+        ScannedName(name, *_judge(name, calls[name]), len(calls[name]))
         for name in islice(trace.imports, _MOST_NAMES)
     )
-    return ScannedPickle(where, offset, trace.size, trace.protocol, trace.stops, names)
+    pickle = ScannedPickle(where, offset, trace.size, trace.protocol, trace.stops, names)
+    about_names = (
+        _finding(pickle, trace.imports[one.reference], one, calls[one.reference])
+        for one in names
+        if one.severity != "harmless"
+    )
+    return pickle, [*about_names, *_about_the_rest(trace, pickle)]
 
 
-def findings_about(trace: Trace, pickle: ScannedPickle) -> Iterator[ScanFinding]:
-    """Yield what to look at: names that are not harmless, calls of results, broken rules."""
-    calls = _calls_by_name(trace)
-    for one in pickle.names:
-        if one.severity != "harmless":
-            yield _finding(pickle, trace.imports[one.reference], one, calls[one.reference])
+def _about_the_rest(trace: Trace, pickle: ScannedPickle) -> Iterator[ScanFinding]:
+    """Names that were not judged, calls and states that no honest pickle has, broken rules."""
     left_out = len(trace.imports) - len(pickle.names)
     if left_out:
         message = f"names {left_out:,} more things, which were not judged"
         yield ScanFinding("suspicious", "limit", pickle.where, message, pickle.offset)
-    for message, found in (
-        (_NESTED, [call for call in trace.calls if _calls_a_result(call.made)]),
-        (_INTERNAL_STATE, [call for call in trace.calls if _has_internal_state(call.made)]),
-    ):
-        if found:
-            at, times = _at(pickle, found[0].offset), len(found)
-            words = _in_words(found)
+    for code, message, is_odd in _ODD_CALLS:
+        odd = [call for call in trace.calls if is_odd(call.made)]
+        if odd:
+            at, words = _at(pickle, odd[0].offset), _in_words(odd)
             yield ScanFinding(
-                "suspicious", "nested-call", pickle.where, message, at, calls=words, times=times
+                "suspicious", code, pickle.where, message, at, calls=words, times=len(odd)
             )
     if trace.problem is not None:
         is_limit = isinstance(trace.problem, LimitExceededError)
@@ -118,6 +122,12 @@ def _has_internal_state(made: Opaque) -> bool:
         type(name) is str and (name.startswith("__") or name == "dump_patches")
         for name in attributes_in(made.state)
     )
+
+
+_ODD_CALLS: Final[tuple[tuple[ScanCode, str, Callable[[Opaque], bool]], ...]] = (
+    ("nested-call", "calls what another call gives", _calls_a_result),
+    ("internal-state", "gives an object attributes of Python's own", _has_internal_state),
+)
 
 
 def _finding(
@@ -163,7 +173,7 @@ def _calls_by_name(trace: Trace) -> dict[Global | ExtensionCode, list[Call]]:
 def _judge(name: Global | ExtensionCode, calls: list[Call]) -> Verdict:
     if isinstance(name, ExtensionCode):
         return _EXTENSION
-    if name == _LOAD_FROM_BYTES and all(_has_bytes(call) for call in calls):
+    if name == LOAD_FROM_BYTES and all(_has_bytes(call) for call in calls):
         return _LOOKED_INTO
     # This is how a module that keeps such a function is saved.
     if name in _GETATTR and calls and all(_is_tensor_function(call) for call in calls):

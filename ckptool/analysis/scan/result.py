@@ -14,10 +14,11 @@ from ckptool.pickling.nodes import ExtensionCode, Global
 __all__ = ["Scan", "ScanCode", "ScanFinding", "ScannedFile", "ScannedName", "ScannedPickle"]
 
 ScanCode: TypeAlias = Literal[
-    "call", "import", "nested-call", "malformed", "limit", "hidden-pickle", "hidden-archive",
-    "record-name", "encrypted", "stray-bytes", "not-read",
+    "call", "import", "nested-call", "internal-state",
+    "malformed", "limit", "hidden-pickle", "hidden-archive", "record-name", "encrypted",
+    "stray-bytes", "not-read",
 ]  # fmt: skip
-"""What a finding is about: the first three are about names, all others about the file."""
+"""What a finding is about: the first four are about names and calls, all others about the file."""
 
 
 @dataclass(frozen=True, slots=True)

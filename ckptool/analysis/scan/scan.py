@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,14 +19,13 @@ from ckptool.errors import (
     NotACheckpointError,
     about,
 )
-from ckptool.formats.wrong_files import name_unknown, refuse_wrong_file
+from ckptool.formats.wrong_files import CHECKPOINT_NAME, name_unknown, refuse_wrong_file
 from ckptool.pickling.limits import Limits
 from ckptool.sources import FileSource
 
 __all__ = ["scan"]
 
 _HEAD_BYTES: Final = 1 << 10
-_CHECKPOINT_NAME: Final = re.compile(r"\.(pt|pth|ckpt|bin|pkl|pickle|npy|npz)$", re.IGNORECASE)
 _COMPRESSED: Final = frozenset(
     {
         FileKind.SEVEN_ZIP,
@@ -98,7 +96,7 @@ def _not_read(path: Path, what: str, kind: FileKind) -> ScannedFile:
     if kind in _COMPRESSED or kind is FileKind.NO_PERMISSION:
         message = f"{what}; what is inside was not looked into"
         findings = (ScanFinding("unknown", "not-read", "", message),)
-    elif kind in (FileKind.UNKNOWN, FileKind.TEXT) and _CHECKPOINT_NAME.search(path.name):
+    elif kind in (FileKind.UNKNOWN, FileKind.TEXT) and CHECKPOINT_NAME.search(path.name):
         message = f"named like a checkpoint, and is none: {what}"
         findings = (ScanFinding("suspicious", "not-read", "", message),)
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ckptool.analysis.scan.names import findings_about, nested_streams, scanned_pickle
+from ckptool.analysis.scan.names import judge_trace, nested_streams
 from ckptool.analysis.scan.parts import DEEPEST, Contents, Part
 from ckptool.errors import CkptoolError, PickleStreamError
 from ckptool.formats.legacy import read_stream, starts_as_legacy
@@ -100,9 +100,9 @@ def _note_stray(part: Part, contents: Contents) -> None:
 
 def _add(part: Part, trace: Trace, contents: Contents) -> None:
     contents.is_known = True
-    pickle = scanned_pickle(trace, part.where, part.start)
+    pickle, findings = judge_trace(trace, part.where, part.start)
     contents.pickles.append(pickle)
-    contents.findings += findings_about(trace, pickle)
+    contents.findings += findings
     for index, data in enumerate(nested_streams(trace)):
         where = part.within(f"storage {index}")
         inner = Part(BytesSource(data), where, None, part.depth + 1, is_expected=True)

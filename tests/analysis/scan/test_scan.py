@@ -339,7 +339,7 @@ ODD: Final[dict[str, tuple[Callable[[], bytes], tuple[str, str]]]] = {
                 {"dump_patches": True, "__name__": "x"},
             )
         ),
-        ("suspicious", "nested-call"),
+        ("suspicious", "internal-state"),
     ),
     "a result that a function is told to call": (
         lambda: to_pickle(
